@@ -1,0 +1,523 @@
+// Guarded access: read, write, fill, gather, scatter and atomics, at any byte.
+//
+// Every call is one trip: lock, check the whole range against the region table, move bytes, look
+// whether the file behind them is still that long, unlock. Only regions of files that can change
+// behind our back pay for the guard.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <shared_mutex>
+#include <unistd.h>
+
+#include "guard.h"
+#include "os.h"
+#include "reservation.h"
+
+using namespace sparsearray;
+
+namespace {
+
+using SharedLock = std::shared_lock<RwLock>;
+
+// A copy is done in pieces of this size, between which Python can take a Ctrl-C. Large enough for
+// memcpy to choose its stores for large copies.
+constexpr uint64_t kPiece = uint64_t{64} << 20;
+// Records between two looks at the size of the files they came from.
+constexpr uint64_t kBatch = 8192;
+
+const char *name_of(const Region &region) { return region.file ? region.file->name().c_str() : ""; }
+
+int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, Region **first,
+                sa_report *ret) {
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    uint64_t at = static_cast<uint64_t>(offset), stop = at + static_cast<uint64_t>(nbytes);
+    *first = at < stop ? r->table.find(at) : nullptr;
+    for (Region *region = *first; at < stop; region = r->table.find(at)) {
+        if (!region)
+            return access_error(SA_UNMAPPED, write, at, 0, "", ret);
+        if (write ? !region->writable() : !region->readable())
+            return access_error(write ? SA_READ_ONLY : SA_UNMAPPED, write, at, 0, name_of(*region),
+                                ret);
+        at = region->stop;
+    }
+    return SA_OK;
+}
+
+// How many of the bytes at `at` of the region the file still stands behind. Bytes past the end in the
+// file's last page read as zero without a signal, and what is written there is lost.
+uint64_t still_in_file(const Region &region, uint64_t at, uint64_t n, bool write) {
+    uint64_t from = region.in_file(at), to = from + n;
+    if (region.file_size == UINT64_MAX || (write && !region.shared))
+        return n;
+    if (!region.file->size_can_change() && to <= region.file_size)
+        return n;
+    // What was past the end when it was mapped reads as the zeros it was then.
+    uint64_t wanted = write ? to : std::min(to, region.file_size);
+    uint64_t size = region.file->size_now();
+    return size >= wanted ? n : size <= from ? 0 : size - from;
+}
+
+// Why the byte at `at` cannot be had, asked outside the signal handler; 0 if by now it can.
+int reason_of_fault(const Region &region, uint64_t at, bool write) {
+    if (!region.file)
+        return SA_IO_ERROR;
+    uint64_t position = region.in_file(at);
+    if (region.file_size != UINT64_MAX && position >= region.file->size_now())
+        return SA_FILE_TRUNCATED;
+    if (region.huge_page)
+        return SA_NO_MEMORY;
+    char byte;
+    if (pread(region.file->fd(), &byte, 1, static_cast<off_t>(position)) < 0)
+        return errno == ENOMEM ? SA_NO_MEMORY : SA_IO_ERROR;
+    if (write && region.shared) {
+        uint64_t page = os_page_size(), start = position / page * page;
+        int error = os_allocate(region.file->fd(), static_cast<int64_t>(start),
+                                std::min(page, region.file->size_now() - start));
+        if (error == ENOSPC || error == EDQUOT)
+            return SA_NO_SPACE;
+        if (error && error != ENOTSUP)
+            return SA_IO_ERROR;
+    }
+    return 0;
+}
+
+struct CopyOut {
+    char *to;
+    static constexpr bool write = false;
+    void operator()(char *ours, uint64_t done, uint64_t n) const { memmove(to + done, ours, n); }
+    int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
+        return os_copy_quietly(to + done, ours, n, true);
+    }
+};
+
+struct CopyIn {
+    const char *from;
+    static constexpr bool write = true;
+    void operator()(char *ours, uint64_t done, uint64_t n) const { memmove(ours, from + done, n); }
+    int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
+        return os_copy_quietly(ours, from + done, n, false);
+    }
+};
+
+struct Fill {
+    int value;
+    static constexpr bool write = true;
+    void operator()(char *ours, uint64_t, uint64_t n) const { memset(ours, value, n); }
+    int64_t quietly(char *ours, uint64_t, uint64_t n) const {
+        char block[4096];
+        memset(block, value, sizeof block);
+        uint64_t done = 0;
+        while (done < n) {
+            uint64_t step = std::min(n - done, uint64_t{sizeof block});
+            int64_t moved = os_copy_quietly(ours + done, block, step, false);
+            if (moved < 0)
+                return done ? static_cast<int64_t>(done) : moved;
+            done += static_cast<uint64_t>(moved);
+            if (static_cast<uint64_t>(moved) < step)
+                break;
+        }
+        return static_cast<int64_t>(done);
+    }
+};
+
+// One record of 1, 2, 4 or 8 bytes by a single instruction, others by memcpy. The address in the
+// reservation need not be aligned; where it is, the access is not torn.
+template <class T> void load_one(const char *ours, void *out) {
+    struct __attribute__((packed)) Unaligned {
+        T value;
+    };
+    T value = reinterpret_cast<const volatile Unaligned *>(ours)->value;
+    memcpy(out, &value, sizeof value);
+}
+
+template <class T> void store_one(char *ours, const void *data) {
+    struct __attribute__((packed)) Unaligned {
+        T value;
+    };
+    T value;
+    memcpy(&value, data, sizeof value);
+    reinterpret_cast<volatile Unaligned *>(ours)->value = value;
+}
+
+struct LoadRecord : CopyOut {
+    void operator()(char *ours, uint64_t done, uint64_t n) const {
+        switch (n) {
+        case 1: return load_one<uint8_t>(ours, to + done);
+        case 2: return load_one<uint16_t>(ours, to + done);
+        case 4: return load_one<uint32_t>(ours, to + done);
+        case 8: return load_one<uint64_t>(ours, to + done);
+        default: memcpy(to + done, ours, n);
+        }
+    }
+};
+
+struct StoreRecord : CopyIn {
+    void operator()(char *ours, uint64_t done, uint64_t n) const {
+        switch (n) {
+        case 1: return store_one<uint8_t>(ours, from + done);
+        case 2: return store_one<uint16_t>(ours, from + done);
+        case 4: return store_one<uint32_t>(ours, from + done);
+        case 8: return store_one<uint64_t>(ours, from + done);
+        default: memcpy(ours, from + done, n);
+        }
+    }
+};
+
+// Moves n bytes of a region that can fault; how many it moved before the first bad page.
+template <class Move>
+uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
+                      uint64_t n, const Move &move) {
+    char *ours = r->base + at;
+    const char *start = r->base + region.start, *stop = r->base + region.stop;
+    if (!guard_ready()) {
+        int64_t moved = move.quietly(ours, done, n);
+        if (moved >= 0 || moved == -EFAULT)
+            return moved < 0 ? 0 : static_cast<uint64_t>(moved);
+        // The system call is not to be had here (an old seccomp profile): fall back on the handler.
+        ArmedGuard armed;
+        return run_guarded(start, stop, [&] { move(ours, done, n); }) ? n : 0;
+    }
+    if (run_guarded(start, stop, [&] { move(ours, done, n); }))
+        return n;
+    // memmove may touch the last page first: once more, page by page, to the first bad one.
+    uint64_t moved = 0;
+    while (moved < n) {
+        uint64_t step = r->page_size - (at + moved) % r->page_size;
+        step = std::min(step, n - moved);
+        if (!run_guarded(start, stop, [&] { move(ours + moved, done + moved, step); }))
+            break;
+        moved += step;
+    }
+    return moved;
+}
+
+// One region's part of a transfer. SA_OK, or SA_ACCESS with `*moved` bytes done.
+template <class Move>
+int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
+                   const Move &move, sa_report *ret) {
+    uint64_t moved = 0;
+    for (int tries = 0; region.can_fault && moved < n; tries++) {
+        moved += move_guarded(r, region, at + moved, done + moved, n - moved, move);
+        if (moved == n)
+            break;
+        int reason = reason_of_fault(region, at + moved, Move::write);
+        if (!reason && tries < 3)
+            continue;  // there is room again, or the file has grown back
+        return access_error(reason ? reason : SA_IO_ERROR, Move::write, at + moved, done + moved,
+                            name_of(region), ret);
+    }
+    if (!region.can_fault)
+        move(r->base + at, done, n);
+    if (region.file) {
+        uint64_t good = still_in_file(region, at, n, Move::write);
+        if (good < n)
+            return access_error(SA_FILE_TRUNCATED, Move::write, at + good, done + good,
+                                name_of(region), ret);
+    }
+    return SA_OK;
+}
+
+template <class Move>
+int transfer(sa_reservation *r, int64_t offset, int64_t nbytes, uint64_t done, const Move &move,
+             sa_report *ret) {
+    SharedLock lock(r->lock);
+    Region *region = nullptr;
+    if (int code = check_range(r, offset, nbytes, Move::write, &region, ret))
+        return code;
+    uint64_t start = static_cast<uint64_t>(offset), n = static_cast<uint64_t>(nbytes);
+    if (done > n)
+        return SA_NEGATIVE;
+    uint64_t stop = std::min(n, done + kPiece);
+    while (done < stop) {
+        // SAFETY: check_range found every byte of the range in a region that allows the access, and
+        // the shared lock keeps the table as it is.
+        if (!region || start + done < region->start || start + done >= region->stop)
+            region = r->table.find(start + done);
+        uint64_t step = std::min(stop - done, region->stop - (start + done));
+        if (int code = move_in_region(r, *region, start + done, done, step, move, ret))
+            return code;
+        done += step;
+    }
+    ret->transferred = done;
+    return SA_OK;
+}
+
+// Records at many places. A run is a row of records that lie in one region.
+template <class Move> class Records {
+  public:
+    Records(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, Move move,
+            sa_report *ret)
+        : r_(r), offsets_(offsets), count_(count), nbytes_(nbytes), move_(move), ret_(ret) {}
+
+    // All of them against the table, without touching memory.
+    int check() {
+        Region *region = nullptr;
+        for (uint64_t i = 0; i < count_; i++) {
+            if (in(region, i) && (Move::write ? region->writable() : region->readable()))
+                continue;
+            if (int code = check_range(r_, offsets_[i], static_cast<int64_t>(nbytes_), Move::write,
+                                       &region, ret_))
+                return failed(code, i);
+        }
+        return SA_OK;
+    }
+
+    int run() {
+        if (r_->closed)
+            return SA_CLOSED;
+        uint64_t i = 0;
+        while (i < count_) {
+            Region *region = nullptr;
+            if (int code = check_range(r_, offsets_[i], static_cast<int64_t>(nbytes_), Move::write,
+                                       &region, ret_))
+                return failed(code, i);
+            if (!region || !in(region, i)) {  // nothing to move, or across regions
+                if (int code = one(i))
+                    return code;
+                i++;
+                continue;
+            }
+            uint64_t stop = std::min(count_, i + kBatch);
+            if (!region->can_fault && !region->file) {
+                i = run_plain(*region, i, count_);
+            } else if (int code = run_in_file(*region, &i, stop)) {
+                return code;
+            }
+        }
+        return SA_OK;
+    }
+
+  private:
+    bool in(const Region *region, uint64_t i) const {
+        if (!region || region->nbytes() < nbytes_)
+            return false;
+        // One comparison for both ends: below the start it wraps round.
+        return static_cast<uint64_t>(offsets_[i]) - region->start <= region->nbytes() - nbytes_;
+    }
+
+    int failed(int code, uint64_t i) {
+        ret_->value = i;
+        ret_->transferred = 0;
+        return code;
+    }
+
+    int one(uint64_t i) {
+        Region *region;
+        uint64_t at = static_cast<uint64_t>(offsets_[i]), done = 0;
+        while (done < nbytes_) {
+            region = r_->table.find(at + done);
+            uint64_t step = std::min(nbytes_ - done, region->stop - (at + done));
+            if (int code = move_in_region(r_, *region, at + done, i * nbytes_ + done, step, move_,
+                                          ret_))
+                return failed(code, i);
+            done += step;
+        }
+        return SA_OK;
+    }
+
+    template <uint64_t Size> uint64_t run_sized(const Region &region, uint64_t i, uint64_t stop) {
+        uint64_t size = Size ? Size : nbytes_;
+        uint64_t start = region.start, last = region.nbytes() - size;
+        char *base = r_->base + region.start;
+        for (; i < stop; i++) {
+            uint64_t at = static_cast<uint64_t>(offsets_[i]) - start;
+            if (at > last)
+                break;
+            // Far ahead, so that the misses of neighbouring records overlap; a prefetch of a bad
+            // address does nothing.
+            if (i + 16 < stop)
+                __builtin_prefetch(base + (static_cast<uint64_t>(offsets_[i + 16]) - start),
+                                   Move::write);
+            move_.template record<Size>(base + at, i, size);
+        }
+        return i;
+    }
+
+    // SAFETY: `in` holds for each record it moves, in a region that check_range allowed.
+    uint64_t run_plain(const Region &region, uint64_t i, uint64_t stop) {
+        switch (nbytes_) {
+        case 1: return run_sized<1>(region, i, stop);
+        case 2: return run_sized<2>(region, i, stop);
+        case 4: return run_sized<4>(region, i, stop);
+        case 8: return run_sized<8>(region, i, stop);
+        case 16: return run_sized<16>(region, i, stop);
+        default: return run_sized<0>(region, i, stop);
+        }
+    }
+
+    int run_in_file(const Region &region, uint64_t *i, uint64_t stop) {
+        uint64_t from = *i, to = from;
+        bool whole = !region.can_fault;
+        if (whole)
+            to = run_plain(region, from, stop);
+        else if (guard_ready())
+            whole = run_guarded(r_->base + region.start, r_->base + region.stop,
+                                [&] { to = run_plain(region, from, stop); });
+        if (!whole) {  // a fault, or no guard: one by one
+            for (to = from; to < stop && in(&region, to); to++)
+                if (int code = one(to))
+                    return code;
+            *i = to;
+            return SA_OK;
+        }
+        *i = to;
+        return check_files(region, from, to);
+    }
+
+    int check_files(const Region &region, uint64_t from, uint64_t to) {
+        // One look at the file covers the run if it holds for the region's end.
+        uint64_t n = region.nbytes();
+        uint64_t good = still_in_file(region, region.start, n, Move::write);
+        for (uint64_t i = from; good < n && i < to; i++) {
+            uint64_t at = static_cast<uint64_t>(offsets_[i]);
+            if (at - region.start + nbytes_ <= good)
+                continue;
+            uint64_t bad = std::max(at, region.start + good);
+            // In the zeros that were past the end from the start, reading is right.
+            if (!Move::write && region.in_file(bad) >= region.file_size)
+                continue;
+            access_error(SA_FILE_TRUNCATED, Move::write, bad, 0, name_of(region), ret_);
+            return failed(SA_ACCESS, i);
+        }
+        return SA_OK;
+    }
+
+    sa_reservation *r_;
+    const int64_t *offsets_;
+    uint64_t count_;
+    uint64_t nbytes_;
+    Move move_;
+    sa_report *ret_;
+};
+
+struct GatherMove : LoadRecord {
+    template <uint64_t Size> void record(char *ours, uint64_t i, uint64_t size) const {
+        if constexpr (Size != 0)
+            memcpy(to + i * Size, ours, Size);
+        else
+            memcpy(to + i * size, ours, size);
+    }
+};
+
+struct ScatterMove : StoreRecord {
+    template <uint64_t Size> void record(char *ours, uint64_t i, uint64_t size) const {
+        if constexpr (Size != 0)
+            memcpy(ours, from + i * Size, Size);
+        else
+            memcpy(ours, from + i * size, size);
+    }
+};
+
+template <class T> uint64_t run_atomic(char *ours, int op, uint64_t operand, uint64_t expected) {
+    T *p = reinterpret_cast<T *>(ours);
+    T value = static_cast<T>(operand), found = static_cast<T>(expected);
+    switch (op) {
+    case SA_ATOMIC_LOAD: return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+    case SA_ATOMIC_STORE: __atomic_store_n(p, value, __ATOMIC_SEQ_CST); return 0;
+    case SA_ATOMIC_EXCHANGE: return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
+    case SA_ATOMIC_COMPARE_EXCHANGE:
+        __atomic_compare_exchange_n(p, &found, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return found;
+    case SA_ATOMIC_ADD: return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
+    case SA_ATOMIC_SUB: return __atomic_fetch_sub(p, value, __ATOMIC_SEQ_CST);
+    case SA_ATOMIC_AND: return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
+    case SA_ATOMIC_OR: return __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);
+    default: return __atomic_fetch_xor(p, value, __ATOMIC_SEQ_CST);
+    }
+}
+
+uint64_t run_atomic_sized(char *ours, uint64_t nbytes, int op, uint64_t operand,
+                          uint64_t expected) {
+    switch (nbytes) {
+    case 1: return run_atomic<uint8_t>(ours, op, operand, expected);
+    case 2: return run_atomic<uint16_t>(ours, op, operand, expected);
+    case 4: return run_atomic<uint32_t>(ours, op, operand, expected);
+    default: return run_atomic<uint64_t>(ours, op, operand, expected);
+    }
+}
+
+}  // namespace
+
+int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, void *out, uint64_t done,
+            sa_report *ret) {
+    return transfer(r, offset, nbytes, done, CopyOut{static_cast<char *>(out)}, ret);
+}
+
+int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const void *data, uint64_t done,
+             sa_report *ret) {
+    return transfer(r, offset, nbytes, done, CopyIn{static_cast<const char *>(data)}, ret);
+}
+
+int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, uint64_t done,
+            sa_report *ret) {
+    return transfer(r, offset, nbytes, done, Fill{value}, ret);
+}
+
+int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, void *out, sa_report *ret) {
+    return transfer(r, offset, static_cast<int64_t>(nbytes), 0,
+                    LoadRecord{{static_cast<char *>(out)}}, ret);
+}
+
+int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const void *data,
+                    sa_report *ret) {
+    return transfer(r, offset, static_cast<int64_t>(nbytes), 0,
+                    StoreRecord{{static_cast<const char *>(data)}}, ret);
+}
+
+int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, void *out,
+              sa_report *ret) {
+    SharedLock lock(r->lock);
+    GatherMove move{{{static_cast<char *>(out)}}};
+    return Records<GatherMove>(r, offsets, count, nbytes, move, ret).run();
+}
+
+int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
+               const void *values, sa_report *ret) {
+    SharedLock lock(r->lock);
+    ScatterMove move{{{static_cast<const char *>(values)}}};
+    Records<ScatterMove> records(r, offsets, count, nbytes, move, ret);
+    if (r->closed)
+        return SA_CLOSED;
+    int code = records.check();
+    return code ? code : records.run();
+}
+
+int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,
+              uint64_t expected, sa_report *ret) {
+    SharedLock lock(r->lock);
+    Region *region = nullptr;
+    bool write = op != SA_ATOMIC_LOAD;
+    if (int code = check_range(r, offset, static_cast<int64_t>(nbytes), write, &region, ret))
+        return code;
+    uint64_t at = static_cast<uint64_t>(offset);
+    if (nbytes > 8 || (nbytes & (nbytes - 1)) || !nbytes || at % nbytes)
+        return SA_MISALIGNED;
+    // SAFETY: check_range allowed these bytes, and being aligned they lie in one page.
+    char *ours = r->base + at;
+    auto work = [&] { ret->value = run_atomic_sized(ours, nbytes, op, operand, expected); };
+    if (!region->can_fault) {
+        work();
+    } else {
+        const char *start = r->base + region->start, *stop = r->base + region->stop;
+        for (int tries = 0;; tries++) {
+            bool done;
+            if (guard_ready()) {
+                done = run_guarded(start, stop, work);
+            } else {
+                ArmedGuard armed;
+                done = run_guarded(start, stop, work);
+            }
+            if (done)
+                break;
+            int reason = reason_of_fault(*region, at, write);
+            if (!reason && tries < 3)
+                continue;
+            return access_error(reason ? reason : SA_IO_ERROR, write, at, 0, name_of(*region), ret);
+        }
+    }
+    if (region->file && still_in_file(*region, at, nbytes, write) < nbytes)
+        return access_error(SA_FILE_TRUNCATED, write, at, 0, name_of(*region), ret);
+    return SA_OK;
+}

@@ -1,0 +1,157 @@
+/* The native functions, types and constants of sparsearray, all of them.
+ *
+ * This file is read twice: by the C++ core and by cffi, which has no preprocessor; so it holds plain
+ * declarations only. Offsets and lengths are in bytes, in the order (offset, nbytes, ...), and
+ * relative to the start of the reservation. A function that can fail returns SA_OK or a negative
+ * sa_code and describes the failure in its last parameter; a failed call leaves everything as it
+ * was, or says in `transferred` how far it came. Any function may be called from any thread.
+ */
+
+enum sa_code {
+    SA_OK = 0,
+    SA_CLOSED = -1,      /* the reservation is closed */
+    SA_NEGATIVE = -2,    /* an offset or length below zero */
+    SA_MISALIGNED = -3,  /* not in whole pages, or a length of zero where there must be something */
+    SA_BOUNDS = -4,      /* reaches past the end; `offset` */
+    SA_ACCESS = -5,      /* `reason`, `write`, `offset`, `transferred`, `file` */
+    SA_PINNED = -6,      /* `count` live windows over `start` to `stop` are in the way */
+    SA_SYSTEM = -7,      /* a system call failed: `sys_errno`, `file` */
+    SA_UNSUPPORTED = -8, /* this system cannot do it */
+    SA_FILE_END = -9,    /* a file window past the end of the file, which has `count` bytes */
+    SA_HUGE_PAGE = -10,  /* would cut a huge page of `count` bytes at `offset` */
+    SA_FILE_NAMED = -11, /* file windows carry their file's name; `offset` */
+    SA_BAD_FLAG = -12    /* of a raw mapping; `file` holds its name */
+};
+
+enum sa_reason {
+    SA_UNMAPPED = 1,
+    SA_READ_ONLY = 2,
+    SA_FILE_TRUNCATED = 3,
+    SA_NO_SPACE = 4,
+    SA_IO_ERROR = 5,
+    SA_NO_MEMORY = 6
+};
+
+enum sa_kind { SA_PRIVATE = 1, SA_ZERO = 2, SA_FILE = 3, SA_RAW = 4 };
+
+enum sa_file_mode { SA_FILE_READ = 0, SA_FILE_WRITE = 1, SA_FILE_COPY_ON_WRITE = 2 };
+
+enum sa_advice {
+    SA_ADVISE_NORMAL,
+    SA_ADVISE_SEQUENTIAL,
+    SA_ADVISE_RANDOM,
+    SA_ADVISE_WILLNEED,
+    SA_ADVISE_HUGEPAGE,
+    SA_ADVISE_NOHUGEPAGE,
+    SA_ADVISE_COLD,
+    SA_ADVISE_PAGEOUT
+};
+
+enum sa_atomic_op {
+    SA_ATOMIC_LOAD,
+    SA_ATOMIC_STORE,
+    SA_ATOMIC_EXCHANGE,
+    SA_ATOMIC_COMPARE_EXCHANGE,
+    SA_ATOMIC_ADD,
+    SA_ATOMIC_SUB,
+    SA_ATOMIC_AND,
+    SA_ATOMIC_OR,
+    SA_ATOMIC_XOR
+};
+
+typedef struct sa_reservation sa_reservation;
+typedef struct sa_pin sa_pin;
+
+typedef struct {
+    uint64_t address; /* of the first byte */
+    uint64_t nbytes;  /* what was asked for, in whole pages */
+    uint64_t reserved; /* what was taken */
+    uint64_t page_size;
+} sa_geometry;
+
+typedef struct {
+    uint64_t offset;
+    uint64_t nbytes;
+    int64_t file_offset;
+    uint64_t file; /* for sa_file_name; 0 where there is none */
+    int32_t kind;
+    int32_t writable;
+} sa_region;
+
+/* What happened. Fields that sa_code does not name are left alone. */
+typedef struct {
+    int32_t reason;
+    int32_t write;
+    int32_t sys_errno;
+    int32_t writable;     /* of the window just made */
+    uint64_t offset;      /* the first bad byte */
+    uint64_t transferred; /* bytes done before it; of a copy in pieces: bytes done so far */
+    uint64_t count;
+    uint64_t start;
+    uint64_t stop;
+    uint64_t value;      /* what an atomic operation found */
+    char file[4096];     /* name of the file (or flag), "" where none is concerned */
+    char data[64];       /* scratch space of the caller, for small records */
+} sa_report;
+
+/* Life. The owner calls sa_release once, after its last other call; the memory goes with the last
+ * pin, the structure with both. */
+uint64_t sa_page_size(void);
+int sa_reserve(uint64_t nbytes, uint64_t alignment, sa_reservation **reservation, sa_report *ret);
+void sa_describe(const sa_reservation *r, sa_geometry *ret);
+int sa_close(sa_reservation *r, sa_report *ret);
+void sa_release(sa_reservation *r);
+
+/* Mapping, in whole pages. */
+int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_report *ret);
+int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* `own_position`: the caller gives up the descriptor's file position, and nobody else uses it. */
+int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
+                int own_position, int64_t file_offset, int mode, sa_report *ret);
+/* `fd` -1: anonymous. Flags that could not be unmapped, or that reach outside, are SA_BAD_FLAG. */
+int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
+               const char *name, int own_position, int64_t file_offset, sa_report *ret);
+int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writable,
+                    sa_report *ret);
+int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* From `done` on, at most one piece; `transferred` says how far it came. */
+int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, uint64_t done, sa_report *ret);
+int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret);
+int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret);
+int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
+                sa_report *ret);
+int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+
+/* Looking. `count` is the number there are; at most `capacity` are written. */
+int sa_regions(sa_reservation *r, sa_region *regions, uint64_t capacity, uint64_t *count);
+/* The name of a file that has a region, "" when it has none any more. */
+void sa_file_name(sa_reservation *r, uint64_t file, sa_report *ret);
+
+/* Guarded access, at any byte. Copies check the whole range, then move at most one piece from
+ * `done` on and set `transferred` to what is done in all: call again until it is `nbytes`. */
+int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, void *out, uint64_t done,
+            sa_report *ret);
+int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const void *data, uint64_t done,
+             sa_report *ret);
+int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, uint64_t done,
+            sa_report *ret);
+/* One record; of 1, 2, 4 or 8 bytes by a single load or store. */
+int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, void *out, sa_report *ret);
+int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const void *data,
+                    sa_report *ret);
+/* `count` records of `nbytes` each; of a failure `value` is the record's index. */
+int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, void *out,
+              sa_report *ret);
+int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
+               const void *values, sa_report *ret);
+/* Sequentially consistent. `offset` is aligned to `nbytes`, which is 1, 2, 4 or 8; `value` in the
+ * report is what was there before. */
+int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,
+              uint64_t expected, sa_report *ret);
+
+/* Windows. `writable`: 1 or 0 as asked for, -1 for what the pages allow. */
+int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable, sa_pin **pin,
+                 sa_report *ret);
+/* NULL does nothing. From any thread, at any time. */
+void sa_unpin(sa_pin *pin);

@@ -1,0 +1,8 @@
+// api.h for C++ sources.
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+#include "api.h"
+}

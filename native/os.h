@@ -1,0 +1,58 @@
+// What the core asks of the operating system: the same functions in os_linux.cpp and os_posix.cpp.
+//
+// Functions return 0 or an errno value, ENOTSUP where the system has no such thing. Addresses and
+// lengths are in whole pages.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <sys/types.h>
+
+namespace sparsearray {
+
+struct OsFile {
+    dev_t device;
+    ino_t inode;
+    bool has_size;       // a regular file or a block device
+    bool size_can_change;  // a regular file that is not sealed against shrinking
+    bool can_fault;
+    uint64_t size;
+    uint64_t huge_page;  // its page size where it lives in hugetlbfs, else 0
+};
+
+uint64_t os_page_size();
+// The largest page size of the system that is not larger than `nbytes`.
+uint64_t os_alignment(uint64_t nbytes);
+
+// Takes an inaccessible range whose start is a multiple of `alignment`.
+int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret);
+int os_release(char *address, uint64_t nbytes);
+
+// Replaces what is mapped at `address`, inside a reservation. On failure the old mapping stands.
+int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset);
+// The same with memory of the process's own, on pages that are all holes.
+int os_place_on_hole(char *address, uint64_t nbytes, int prot);
+// Gives the pages back and makes the range inaccessible, but keeps it taken.
+int os_make_hole(char *address, uint64_t nbytes);
+int os_flags_private(bool reserve);
+// The first of the mmap arguments that a reservation cannot take, by name into `ret`; false if none.
+bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes);
+
+int os_protect(char *address, uint64_t nbytes, int prot);
+int os_discard(char *address, uint64_t nbytes);
+// Faults pages in. EFAULT: some page cannot be had; ENOTSUP: touch them instead.
+int os_populate(char *address, uint64_t nbytes, bool write);
+int os_advise(char *address, uint64_t nbytes, int advice);
+// Lets a read-only range of zeros use huge zero pages; it is no error if it cannot.
+void os_prefer_huge_zero(char *address, uint64_t nbytes);
+int os_bind_numa(char *address, uint64_t nbytes, int node);
+int os_set_name(char *address, uint64_t nbytes, const char *name);
+
+int os_describe_file(int fd, OsFile *ret);
+// Takes the disk space of a range that lies within the file.
+int os_allocate(int fd, int64_t offset, uint64_t nbytes);
+
+// Copies within the process without ever raising a signal. Bytes moved, or a negative errno.
+int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source);
+
+}  // namespace sparsearray

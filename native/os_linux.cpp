@@ -1,0 +1,307 @@
+// Linux.
+#include "os.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/mempolicy.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <vector>
+
+#include "core.h"
+
+// Newer than the headers of some systems that the built library runs on.
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+namespace sparsearray {
+
+namespace {
+
+constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
+constexpr int kTypeMask = 0xf;  // MAP_TYPE
+
+int errno_of(int result) { return result < 0 ? errno : 0; }
+
+uint64_t read_number(const char *path) {
+    unsigned long long number = 0;
+    if (FILE *file = fopen(path, "re")) {
+        if (fscanf(file, "%llu", &number) != 1)
+            number = 0;
+        fclose(file);
+    }
+    return number;
+}
+
+// The base page, the huge pages of hugetlb, and the one of transparent huge pages.
+std::vector<uint64_t> find_page_sizes() {
+    std::vector<uint64_t> sizes = {os_page_size()};
+    if (DIR *folder = opendir("/sys/kernel/mm/hugepages")) {
+        while (dirent *entry = readdir(folder)) {
+            unsigned long long kib;
+            if (sscanf(entry->d_name, "hugepages-%llukB", &kib) == 1)
+                sizes.push_back(uint64_t{kib} << 10);
+        }
+        closedir(folder);
+    }
+    if (uint64_t size = read_number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"))
+        sizes.push_back(size);
+    return sizes;
+}
+
+}  // namespace
+
+uint64_t os_page_size() {
+    static const uint64_t size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    return size;
+}
+
+uint64_t os_alignment(uint64_t nbytes) {
+    static const std::vector<uint64_t> sizes = find_page_sizes();
+    uint64_t best = os_page_size();
+    for (uint64_t size : sizes)
+        if (size <= nbytes)
+            best = std::max(best, size);
+    return best;
+}
+
+// Gives the inaccessible range the bookkeeping (anon_vma) of memory that has been touched. Pieces that
+// are split off it share that, so that the kernel can join them again whatever the order in which they
+// were populated; pieces that were each touched alone stay apart, and count against vm.max_map_count.
+static int make_joinable(char *address) {
+    uint64_t page = os_page_size();
+    // SAFETY: the page is the first of a range that os_reserve has just taken.
+    if (mprotect(address, page, PROT_READ | PROT_WRITE) < 0)
+        return errno;
+    *static_cast<volatile char *>(address) = 0;
+    if (madvise(address, page, MADV_DONTNEED) < 0)
+        return errno;
+    return errno_of(mprotect(address, page, PROT_NONE));
+}
+
+int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
+    uint64_t page = os_page_size();
+    if (nbytes > UINT64_MAX - alignment)
+        return ENOMEM;
+    //   taken:  |<- head ->|<-------- nbytes -------->|<- tail ->|
+    //                      ^ multiple of alignment
+    uint64_t taken = nbytes + alignment - page;
+    void *at = mmap(nullptr, taken, PROT_NONE, kPrivate | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return errno;
+    char *start = static_cast<char *>(at);
+    uint64_t head = (alignment - reinterpret_cast<uint64_t>(start) % alignment) % alignment;
+    uint64_t tail = taken - nbytes - head;
+    // SAFETY: both ends are part of what was taken above: head <= alignment - page.
+    int error = head ? errno_of(munmap(start, head)) : 0;
+    if (!error && tail)
+        error = errno_of(munmap(start + head + nbytes, tail));
+    if (!error)
+        error = make_joinable(start + head);
+    if (error) {
+        munmap(start, taken);
+        return error;
+    }
+    *ret = start + head;
+    return 0;
+}
+
+int os_release(char *address, uint64_t nbytes) { return errno_of(munmap(address, nbytes)); }
+
+int os_flags_private(bool reserve) { return reserve ? kPrivate : kPrivate | MAP_NORESERVE; }
+
+bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes) {
+    struct Named {
+        int flag;
+        const char *name;
+    };
+    static const Named refused[] = {
+        {MAP_FIXED, "MAP_FIXED"},
+        {MAP_FIXED_NOREPLACE, "MAP_FIXED_NOREPLACE"},
+        {MAP_GROWSDOWN, "MAP_GROWSDOWN"},
+        {MAP_HUGETLB, "MAP_HUGETLB"},
+        {MAP_LOCKED, "MAP_LOCKED"},
+        {MAP_ANONYMOUS, "MAP_ANONYMOUS"},
+#ifdef MAP_32BIT
+        {MAP_32BIT, "MAP_32BIT"},
+#endif
+    };
+    constexpr int known = MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_DENYWRITE |
+                          MAP_EXECUTABLE | MAP_SYNC;
+    for (const Named &one : refused) {
+        if (flags & one.flag) {
+            snprintf(ret, nbytes, "%s", one.name);
+            return true;
+        }
+    }
+    int type = flags & kTypeMask;
+    if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE)
+        snprintf(ret, nbytes, "neither MAP_SHARED nor MAP_PRIVATE");
+    else if (flags & ~(known | kTypeMask))
+        snprintf(ret, nbytes, "flags %#x", static_cast<unsigned>(flags & ~(known | kTypeMask)));
+    else if (prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+        snprintf(ret, nbytes, "prot %#x",
+                 static_cast<unsigned>(prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC)));
+    else
+        return false;
+    return true;
+}
+
+int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset) {
+    // mmap(MAP_FIXED) may take the old mapping away and then fail, and leave a gap that a stranger's
+    // mapping can land in. So map elsewhere and move it in, which checks before it takes.
+    void *made = mmap(nullptr, nbytes, prot, flags, fd, file_offset);
+    if (made == MAP_FAILED)
+        return errno;
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    void *moved = mremap(made, nbytes, nbytes, MREMAP_MAYMOVE | MREMAP_FIXED, address);
+    if (moved == MAP_FAILED) {
+        int error = errno;
+        munmap(made, nbytes);
+        return error;
+    }
+    return 0;
+}
+
+int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
+    // Holes are mapped MAP_NORESERVE without access, and hold nothing: giving access is enough.
+    int error = os_protect(address, nbytes, prot);
+    if (error)
+        // SAFETY: the caller has checked the range. It may be several mappings, of which the first
+        // have changed.
+        mprotect(address, nbytes, PROT_NONE);
+    return error;
+}
+
+int os_make_hole(char *address, uint64_t nbytes) {
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    void *at = mmap(address, nbytes, PROT_NONE, kPrivate | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+int os_protect(char *address, uint64_t nbytes, int prot) {
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    return errno_of(mprotect(address, nbytes, prot));
+}
+
+int os_discard(char *address, uint64_t nbytes) {
+    return errno_of(madvise(address, nbytes, MADV_DONTNEED));
+}
+
+int os_populate(char *address, uint64_t nbytes, bool write) {
+    int error = errno_of(madvise(address, nbytes, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ));
+    return error == EINVAL ? ENOTSUP : error;  // Linux before 5.14
+}
+
+int os_advise(char *address, uint64_t nbytes, int advice) {
+    static const int values[] = {MADV_NORMAL,   MADV_SEQUENTIAL, MADV_RANDOM, MADV_WILLNEED,
+                                 MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLD,   MADV_PAGEOUT};
+    return errno_of(madvise(address, nbytes, values[advice]));
+}
+
+void os_prefer_huge_zero(char *address, uint64_t nbytes) {
+    // Without the shared huge zero page, reading would fill real huge pages with zeros.
+    static const bool available =
+        read_number("/sys/kernel/mm/transparent_hugepage/use_zero_page") == 1;
+    if (available)
+        madvise(address, nbytes, MADV_HUGEPAGE);
+}
+
+int os_bind_numa(char *address, uint64_t nbytes, int node) {
+    if (node < 0 || node > 0xffff)
+        return EINVAL;
+    constexpr size_t bits = 8 * sizeof(unsigned long);
+    size_t bit = static_cast<size_t>(node);
+    std::vector<unsigned long> mask(bit / bits + 1);
+    mask[bit / bits] = 1ul << bit % bits;
+    // The kernel counts one bit less than it is told: mbind(2), BUGS of get_nodes.
+    long result = syscall(SYS_mbind, address, nbytes, MPOL_BIND, mask.data(), bit + 2, 0);
+    return result < 0 ? (errno == ENOSYS ? ENOTSUP : errno) : 0;
+}
+
+int os_set_name(char *address, uint64_t nbytes, const char *name) {
+    // The caller has vetted the name, so EINVAL says that the kernel has no CONFIG_ANON_VMA_NAME.
+    int error = errno_of(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, address, nbytes, name));
+    return error == EINVAL ? ENOTSUP : error;
+}
+
+int os_describe_file(int fd, OsFile *ret) {
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return errno;
+    if (S_ISDIR(st.st_mode))
+        return EISDIR;
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
+        return ENODEV;
+    *ret = {};
+    ret->device = st.st_dev;
+    ret->inode = st.st_ino;
+    ret->can_fault = true;
+    if (S_ISBLK(st.st_mode)) {
+        // Seeks are per description: a second one leaves the caller's position alone.
+        char path[64];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        int own = open(path, O_RDONLY | O_CLOEXEC);
+        off_t end = own < 0 ? -1 : lseek(own, 0, SEEK_END);
+        int error = errno;
+        if (own >= 0)
+            close(own);
+        if (end < 0)
+            return error;
+        ret->has_size = true;
+        ret->size = static_cast<uint64_t>(end);
+    } else if (S_ISREG(st.st_mode)) {
+        int seals = fcntl(fd, F_GET_SEALS);
+        bool sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
+        ret->has_size = true;
+        ret->size = static_cast<uint64_t>(st.st_size);
+        ret->size_can_change = !sealed;
+        struct statfs fs;
+        if (fstatfs(fd, &fs) == 0 && static_cast<uint64_t>(fs.f_type) == HUGETLBFS_MAGIC)
+            ret->huge_page = static_cast<uint64_t>(fs.f_bsize);
+        // A pool of huge pages can be empty, whatever the seals.
+        ret->can_fault = !sealed || ret->huge_page;
+    }
+    return 0;
+}
+
+int os_allocate(int fd, int64_t offset, uint64_t nbytes) {
+    int error = errno_of(fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(nbytes)));
+    return error == EOPNOTSUPP ? ENOTSUP : error;
+}
+
+int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source) {
+    // The side called remote is the one whose bad pages give EFAULT or a short count; the protection
+    // that the pages have holds for this call as it does for an instruction.
+    struct iovec local = {guarded_is_source ? to : const_cast<void *>(from), nbytes};
+    struct iovec remote = {guarded_is_source ? const_cast<void *>(from) : to, nbytes};
+    pid_t self = getpid();
+    ssize_t moved = guarded_is_source ? process_vm_readv(self, &local, 1, &remote, 1, 0)
+                                      : process_vm_writev(self, &local, 1, &remote, 1, 0);
+    return moved < 0 ? -errno : moved;
+}
+
+}  // namespace sparsearray

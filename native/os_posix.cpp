@@ -1,0 +1,166 @@
+// Any POSIX system, with what POSIX has: no move of a mapping, no prefaulting, no advice on huge pages,
+// no copies without signals.
+#include "os.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+#ifndef MAP_ANONYMOUS
+#define MAP_ANONYMOUS MAP_ANON
+#endif
+
+namespace sparsearray {
+
+namespace {
+
+constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
+constexpr int kTypeMask = MAP_SHARED | MAP_PRIVATE;
+
+int errno_of(int result) { return result < 0 ? errno : 0; }
+
+}  // namespace
+
+uint64_t os_page_size() {
+    static const uint64_t size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    return size;
+}
+
+uint64_t os_alignment(uint64_t) { return os_page_size(); }
+
+int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
+    if (nbytes > UINT64_MAX - alignment)
+        return ENOMEM;
+    uint64_t taken = nbytes + alignment - os_page_size();
+    void *at = mmap(nullptr, taken, PROT_NONE, kPrivate | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return errno;
+    char *start = static_cast<char *>(at);
+    uint64_t head = (alignment - reinterpret_cast<uint64_t>(start) % alignment) % alignment;
+    uint64_t tail = taken - nbytes - head;
+    // SAFETY: both ends are part of what was taken above: head <= alignment - page.
+    int error = head ? errno_of(munmap(start, head)) : 0;
+    if (!error && tail)
+        error = errno_of(munmap(start + head + nbytes, tail));
+    if (error) {
+        munmap(start, taken);
+        return error;
+    }
+    *ret = start + head;
+    return 0;
+}
+
+int os_release(char *address, uint64_t nbytes) { return errno_of(munmap(address, nbytes)); }
+
+int os_flags_private(bool reserve) { return reserve ? kPrivate : kPrivate | MAP_NORESERVE; }
+
+bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes) {
+    struct Named {
+        int flag;
+        const char *name;
+    };
+    static const Named refused[] = {
+        {MAP_FIXED, "MAP_FIXED"},
+        {MAP_ANONYMOUS, "MAP_ANONYMOUS"},
+    };
+    constexpr int known = MAP_NORESERVE;
+    for (const Named &one : refused) {
+        if (flags & one.flag) {
+            snprintf(ret, nbytes, "%s", one.name);
+            return true;
+        }
+    }
+    int type = flags & kTypeMask;
+    if (type != MAP_SHARED && type != MAP_PRIVATE)
+        snprintf(ret, nbytes, "neither MAP_SHARED nor MAP_PRIVATE");
+    else if (flags & ~(known | kTypeMask))
+        snprintf(ret, nbytes, "flags %#x", static_cast<unsigned>(flags & ~(known | kTypeMask)));
+    else if (prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+        snprintf(ret, nbytes, "prot %#x",
+                 static_cast<unsigned>(prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC)));
+    else
+        return false;
+    return true;
+}
+
+int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset) {
+    // A trial elsewhere finds most of what can fail before the old mapping is gone.
+    void *trial = mmap(nullptr, nbytes, prot, flags, fd, file_offset);
+    if (trial == MAP_FAILED)
+        return errno;
+    munmap(trial, nbytes);
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    void *at = mmap(address, nbytes, prot, flags | MAP_FIXED, fd, file_offset);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
+    return os_place(address, nbytes, prot, os_flags_private(false), -1, 0);
+}
+
+int os_make_hole(char *address, uint64_t nbytes) {
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    void *at = mmap(address, nbytes, PROT_NONE, kPrivate | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+int os_protect(char *address, uint64_t nbytes, int prot) {
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    return errno_of(mprotect(address, nbytes, prot));
+}
+
+// madvise(MADV_DONTNEED) may leave the bytes where they are on systems other than Linux, and nothing
+// else gives pages back in place.
+int os_discard(char *, uint64_t) { return ENOTSUP; }
+
+int os_populate(char *, uint64_t, bool) { return ENOTSUP; }
+
+int os_advise(char *address, uint64_t nbytes, int advice) {
+    switch (advice) {
+    case SA_ADVISE_NORMAL: return posix_madvise(address, nbytes, POSIX_MADV_NORMAL);
+    case SA_ADVISE_SEQUENTIAL: return posix_madvise(address, nbytes, POSIX_MADV_SEQUENTIAL);
+    case SA_ADVISE_RANDOM: return posix_madvise(address, nbytes, POSIX_MADV_RANDOM);
+    case SA_ADVISE_WILLNEED: return posix_madvise(address, nbytes, POSIX_MADV_WILLNEED);
+    default: return ENOTSUP;
+    }
+}
+
+void os_prefer_huge_zero(char *, uint64_t) {}
+
+int os_bind_numa(char *, uint64_t, int) { return ENOTSUP; }
+
+int os_set_name(char *, uint64_t, const char *) { return ENOTSUP; }
+
+int os_describe_file(int fd, OsFile *ret) {
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return errno;
+    if (S_ISDIR(st.st_mode))
+        return EISDIR;
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
+        return ENODEV;
+    *ret = {};
+    ret->device = st.st_dev;
+    ret->inode = st.st_ino;
+    ret->can_fault = true;
+    if (S_ISREG(st.st_mode)) {
+        ret->has_size = true;
+        ret->size = static_cast<uint64_t>(st.st_size);
+        ret->size_can_change = true;
+    }
+    return 0;
+}
+
+int os_allocate(int, int64_t, uint64_t) { return ENOTSUP; }
+
+int64_t os_copy_quietly(void *, const void *, uint64_t, bool) { return -ENOTSUP; }
+
+}  // namespace sparsearray

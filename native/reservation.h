@@ -1,0 +1,87 @@
+// A reservation: a range of addresses, what is mapped in it, and who holds on to it.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <pthread.h>
+
+#include "core.h"
+#include "files.h"
+#include "pins.h"
+#include "table.h"
+
+namespace sparsearray {
+
+// Shared for accesses, exclusive for mapping changes. Writers go first, or a stream of readers would
+// keep them out for ever.
+class RwLock {
+  public:
+    RwLock() { init(); }
+    ~RwLock() { pthread_rwlock_destroy(&lock_); }
+    RwLock(const RwLock &) = delete;
+    RwLock &operator=(const RwLock &) = delete;
+    void lock() { pthread_rwlock_wrlock(&lock_); }
+    void unlock() { pthread_rwlock_unlock(&lock_); }
+    void lock_shared() { pthread_rwlock_rdlock(&lock_); }
+    void unlock_shared() { pthread_rwlock_unlock(&lock_); }
+    // In a forked child, where the threads that held it are gone.
+    void init();
+
+  private:
+    pthread_rwlock_t lock_;
+};
+
+}  // namespace sparsearray
+
+struct sa_reservation {
+    char *base = nullptr;
+    uint64_t nbytes = 0;
+    uint64_t reserved = 0;
+    uint64_t page_size = 0;
+
+    // Order: `lock` before `holders`.
+    sparsearray::RwLock lock;
+    bool closed = false;
+    sparsearray::RegionTable table;
+    sparsearray::FileSet files;
+
+    // Who keeps the memory: the owner, pins, and calls that work on it without `lock`.
+    std::mutex holders;
+    sparsearray::PinTable pins;
+    uint64_t holds = 0;
+    bool owned = true;
+    bool taken = true;  // the range is not yet given back
+
+    // Adds a hold; drop_hold may free the reservation.
+    void hold();
+    void drop_hold();
+    // With `holders` held: gives the range back if nothing keeps it.
+    void release_if_idle();
+};
+
+namespace sparsearray {
+
+// What all calls on bytes check first: no overflow, whatever the arguments.
+inline int check_bounds(const sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    if (r->closed)
+        return SA_CLOSED;
+    if (offset < 0 || nbytes < 0)
+        return SA_NEGATIVE;
+    uint64_t start = static_cast<uint64_t>(offset), n = static_cast<uint64_t>(nbytes);
+    if (start > r->nbytes || n > r->nbytes - start) {
+        ret->offset = start > r->nbytes ? start : r->nbytes;
+        return SA_BOUNDS;
+    }
+    return SA_OK;
+}
+
+// The same for calls on whole pages.
+int check_pages(const sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+
+// For reports.
+int system_error(int error, const char *file, sa_report *ret);
+int access_error(int reason, bool write, uint64_t offset, uint64_t transferred, const char *file,
+                 sa_report *ret);
+void copy_name(const char *name, sa_report *ret);
+
+}  // namespace sparsearray

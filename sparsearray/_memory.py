@@ -1,0 +1,24 @@
+"""How much memory there is to be had."""
+
+__all__ = ["available_memory"]
+
+
+def available_memory() -> int | None:
+    """
+    Estimate the bytes that can still be filled before the system runs out.
+
+    Returns
+    -------
+    int or None
+        In bytes; None where the system does not say. See ``MemAvailable`` in proc(5).
+    """
+    found = 0
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                key, _, rest = line.partition(b":")
+                if key in (b"MemAvailable", b"SwapFree"):
+                    found += int(rest.split()[0]) << 10
+    except OSError:
+        return None
+    return found or None
