@@ -26,8 +26,6 @@ constexpr uint64_t kPiece = uint64_t{64} << 20;
 // Records between two looks at the size of the files they came from.
 constexpr uint64_t kBatch = 8192;
 
-const char *name_of(const Region &region) { return region.file ? region.file->name().c_str() : ""; }
-
 int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, Region **first,
                 sa_report *ret) {
     if (int code = check_bounds(r, offset, nbytes, ret))
@@ -38,7 +36,7 @@ int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, R
         if (!region)
             return access_error(SA_UNMAPPED, write, at, 0, "", ret);
         if (write ? !region->writable() : !region->readable())
-            return access_error(write ? SA_READ_ONLY : SA_UNMAPPED, write, at, 0, name_of(*region),
+            return access_error(write ? SA_READ_ONLY : SA_UNMAPPED, write, at, 0, region->file_name(),
                                 ret);
         at = region->stop;
     }
@@ -206,7 +204,7 @@ int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_
         if (!reason && tries < 3)
             continue;  // there is room again, or the file has grown back
         return access_error(reason ? reason : SA_IO_ERROR, Move::write, at + moved, done + moved,
-                            name_of(region), ret);
+                            region.file_name(), ret);
     }
     if (!region.can_fault)
         move(r->base + at, done, n);
@@ -214,34 +212,32 @@ int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_
         uint64_t good = still_in_file(region, at, n, Move::write);
         if (good < n)
             return access_error(SA_FILE_TRUNCATED, Move::write, at + good, done + good,
-                                name_of(region), ret);
+                                region.file_name(), ret);
     }
     return SA_OK;
 }
 
+// The first piece of [offset, offset + nbytes), all of which is checked.
 template <class Move>
-int transfer(sa_reservation *r, int64_t offset, int64_t nbytes, uint64_t done, const Move &move,
-             sa_report *ret) {
+int transfer(sa_reservation *r, int64_t offset, int64_t nbytes, const Move &move, sa_report *ret) {
     SharedLock lock(r->lock);
     Region *region = nullptr;
     if (int code = check_range(r, offset, nbytes, Move::write, &region, ret))
         return code;
     uint64_t start = static_cast<uint64_t>(offset), n = static_cast<uint64_t>(nbytes);
-    if (done > n)
-        return SA_NEGATIVE;
-    uint64_t stop = std::min(n, done + kPiece);
-    while (done < stop) {
+    uint64_t stop = std::min(n, kPiece);
+    for (uint64_t done = 0; done < stop;) {
         // SAFETY: check_range found every byte of the range in a region that allows the access, and
         // the shared lock keeps the table as it is.
-        if (!region || start + done < region->start || start + done >= region->stop)
+        if (done)
             region = r->table.find(start + done);
         uint64_t step = std::min(stop - done, region->stop - (start + done));
         if (int code = move_in_region(r, *region, start + done, done, step, move, ret))
             return code;
         done += step;
     }
-    ret->transferred = done;
-    return SA_OK;
+    ret->transferred = stop;
+    return stop < n ? SA_MORE : SA_OK;
 }
 
 // Records at many places. A run is a row of records that lie in one region.
@@ -378,7 +374,7 @@ template <class Move> class Records {
             // In the zeros that were past the end from the start, reading is right.
             if (!Move::write && region.in_file(bad) >= region.file_size)
                 continue;
-            access_error(SA_FILE_TRUNCATED, Move::write, bad, 0, name_of(region), ret_);
+            access_error(SA_FILE_TRUNCATED, Move::write, bad, 0, region.file_name(), ret_);
             return failed(SA_ACCESS, i);
         }
         return SA_OK;
@@ -440,43 +436,40 @@ uint64_t run_atomic_sized(char *ours, uint64_t nbytes, int op, uint64_t operand,
 
 }  // namespace
 
-int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, void *out, uint64_t done,
-            sa_report *ret) {
-    return transfer(r, offset, nbytes, done, CopyOut{static_cast<char *>(out)}, ret);
+int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_report *ret) {
+    return transfer(r, offset, nbytes, CopyOut{out}, ret);
 }
 
-int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const void *data, uint64_t done,
-             sa_report *ret) {
-    return transfer(r, offset, nbytes, done, CopyIn{static_cast<const char *>(data)}, ret);
+int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const char *data, sa_report *ret) {
+    return transfer(r, offset, nbytes, CopyIn{data}, ret);
 }
 
-int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, uint64_t done,
-            sa_report *ret) {
-    return transfer(r, offset, nbytes, done, Fill{value}, ret);
+int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, sa_report *ret) {
+    return transfer(r, offset, nbytes, Fill{value}, ret);
 }
 
-int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, void *out, sa_report *ret) {
-    return transfer(r, offset, static_cast<int64_t>(nbytes), 0,
-                    LoadRecord{{static_cast<char *>(out)}}, ret);
+int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, sa_report *ret) {
+    if (nbytes > sizeof ret->record)
+        return SA_MISALIGNED;
+    return transfer(r, offset, static_cast<int64_t>(nbytes), LoadRecord{{ret->record}}, ret);
 }
 
-int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const void *data,
+int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const char *data,
                     sa_report *ret) {
-    return transfer(r, offset, static_cast<int64_t>(nbytes), 0,
-                    StoreRecord{{static_cast<const char *>(data)}}, ret);
+    return transfer(r, offset, static_cast<int64_t>(nbytes), StoreRecord{{data}}, ret);
 }
 
-int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, void *out,
+int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, char *out,
               sa_report *ret) {
     SharedLock lock(r->lock);
-    GatherMove move{{{static_cast<char *>(out)}}};
+    GatherMove move{{{out}}};
     return Records<GatherMove>(r, offsets, count, nbytes, move, ret).run();
 }
 
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
-               const void *values, sa_report *ret) {
+               const char *values, sa_report *ret) {
     SharedLock lock(r->lock);
-    ScatterMove move{{{static_cast<const char *>(values)}}};
+    ScatterMove move{{{values}}};
     Records<ScatterMove> records(r, offsets, count, nbytes, move, ret);
     if (r->closed)
         return SA_CLOSED;
@@ -514,10 +507,10 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
             int reason = reason_of_fault(*region, at, write);
             if (!reason && tries < 3)
                 continue;
-            return access_error(reason ? reason : SA_IO_ERROR, write, at, 0, name_of(*region), ret);
+            return access_error(reason ? reason : SA_IO_ERROR, write, at, 0, region->file_name(), ret);
         }
     }
     if (region->file && still_in_file(*region, at, nbytes, write) < nbytes)
-        return access_error(SA_FILE_TRUNCATED, write, at, 0, name_of(*region), ret);
+        return access_error(SA_FILE_TRUNCATED, write, at, 0, region->file_name(), ret);
     return SA_OK;
 }

@@ -8,6 +8,7 @@
  */
 
 enum sa_code {
+    SA_MORE = 1, /* a piece is done, `transferred` bytes; call again for the rest */
     SA_OK = 0,
     SA_CLOSED = -1,      /* the reservation is closed */
     SA_NEGATIVE = -2,    /* an offset or length below zero */
@@ -85,13 +86,13 @@ typedef struct {
     int32_t sys_errno;
     int32_t writable;     /* of the window just made */
     uint64_t offset;      /* the first bad byte */
-    uint64_t transferred; /* bytes done before it; of a copy in pieces: bytes done so far */
+    uint64_t transferred; /* bytes done before it */
     uint64_t count;
     uint64_t start;
     uint64_t stop;
     uint64_t value;      /* what an atomic operation found */
     char file[4096];     /* name of the file (or flag), "" where none is concerned */
-    char data[64];       /* scratch space of the caller, for small records */
+    char record[64];     /* what sa_read_record read */
 } sa_report;
 
 /* Life. The owner calls sa_release once, after its last other call; the memory goes with the last
@@ -115,8 +116,8 @@ int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writable,
                     sa_report *ret);
 int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
-/* From `done` on, at most one piece; `transferred` says how far it came. */
-int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, uint64_t done, sa_report *ret);
+/* One piece; SA_MORE while there is more. */
+int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret);
 int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret);
 int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
@@ -128,23 +129,20 @@ int sa_regions(sa_reservation *r, sa_region *regions, uint64_t capacity, uint64_
 /* The name of a file that has a region, "" when it has none any more. */
 void sa_file_name(sa_reservation *r, uint64_t file, sa_report *ret);
 
-/* Guarded access, at any byte. Copies check the whole range, then move at most one piece from
- * `done` on and set `transferred` to what is done in all: call again until it is `nbytes`. */
-int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, void *out, uint64_t done,
-            sa_report *ret);
-int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const void *data, uint64_t done,
-             sa_report *ret);
-int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, uint64_t done,
-            sa_report *ret);
-/* One record; of 1, 2, 4 or 8 bytes by a single load or store. */
-int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, void *out, sa_report *ret);
-int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const void *data,
+/* Guarded access, at any byte. Copies check the whole range, then move one piece from its start;
+ * SA_MORE while there is more. */
+int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_report *ret);
+int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const char *data, sa_report *ret);
+int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, sa_report *ret);
+/* One record; of 1, 2, 4 or 8 bytes by a single load or store. Reading puts it into the report. */
+int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, sa_report *ret);
+int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const char *data,
                     sa_report *ret);
 /* `count` records of `nbytes` each; of a failure `value` is the record's index. */
-int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, void *out,
+int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, char *out,
               sa_report *ret);
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
-               const void *values, sa_report *ret);
+               const char *values, sa_report *ret);
 /* Sequentially consistent. `offset` is aligned to `nbytes`, which is 1, 2, 4 or 8; `value` in the
  * report is what was there before. */
 int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,

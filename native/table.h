@@ -30,6 +30,7 @@ struct Region {
     uint64_t nbytes() const { return stop - start; }
     bool readable() const;
     bool writable() const;
+    const char *file_name() const { return file ? file->name().c_str() : ""; }
     // Where in the file the byte at `offset` of the reservation lies.
     uint64_t in_file(uint64_t offset) const {
         return static_cast<uint64_t>(file_offset) + (offset - start);

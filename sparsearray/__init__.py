@@ -1,9 +1,9 @@
 """
 Large, mostly-empty arrays and address spaces as real numpy memory.
 
-`SparseBuffer` reserves a range of addresses and populates it piece by piece with private memory, zero
-pages and windows of files. Reads and writes at bad places raise exceptions instead of ending the
-process, and windows are plain numpy arrays that keep their memory alive.
+`SparseBuffer` reserves a range of addresses and populates it piece by piece with private memory,
+zero pages and windows of files. Reads and writes at bad places raise exceptions instead of ending
+the process, and windows are plain numpy arrays that keep their memory alive.
 """
 
 from importlib.metadata import version as _version

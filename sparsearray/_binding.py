@@ -2,16 +2,47 @@
 
 import errno
 import os
+from collections.abc import Callable
 from operator import index
+from typing import Any
 
 import numpy as np
 
 from ._native import ffi, lib
 from .errors import AccessError, ClosedError, OutOfBoundsError, UnsupportedError
 
-__all__ = ["BYTES", "Frame", "describe", "ffi", "frames", "index", "lib", "place", "pointer", "take"]
+__all__ = [
+    "BYTES",
+    "describe",
+    "failure",
+    "ffi",
+    "from_buffer",
+    "index",
+    "lib",
+    "out_of_bounds",
+    "place",
+    "plain_dtype",
+    "pointer",
+    "put_back",
+    "take",
+]
 
 BYTES = ffi.typeof("char[]")
+from_buffer = ffi.from_buffer
+
+# Every native call reports into a structure that no other call has meanwhile: taken off this list,
+# which is one step for all threads and interrupts, and put back after use.
+_idle: list[Any] = []
+put_back = _idle.append
+
+
+def take() -> Any:
+    """Take a report for one native call; `put_back` it afterwards."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return ffi.new("sa_report *")
+
 
 _REASONS = {
     lib.SA_UNMAPPED: "unmapped",
@@ -32,66 +63,21 @@ _EXPLANATIONS = {
 _MANY_MAPPINGS = 0.9  # of vm.max_map_count: a failure for want of memory is then one of these
 
 
-class Frame:
-    """
-    What one native call needs besides its arguments: a report, and scratch space for a record.
-
-    A frame is in use by one call at a time: `take` removes it from the list of idle ones.
-    """
-
-    __slots__ = ("data", "records", "report")
-
-    def __init__(self) -> None:
-        self.report = ffi.new("sa_report *")
-        self.data = self.report.data
-        self.records: dict[object, tuple[np.ndarray, int, bool]] = {}
-
-    def record(self, key: object) -> tuple[np.ndarray, int, bool]:
-        """
-        The scratch space as a 0-d array of the dtype that `key` stands for.
-
-        Returns
-        -------
-        (ndarray, int, bool)
-            The array, its size in bytes and whether an item of it is a view of the array's memory.
-            The array is empty where the record does not fit: its size is then all there is.
-        """
-        dtype = plain_dtype(key)
-        if dtype.itemsize > len(self.data) or dtype.subdtype:
-            return np.empty(0, "u1"), -1, True
-        view = np.ndarray((), dtype, np.frombuffer(ffi.buffer(self.data), "u1"))
-        found = (view, dtype.itemsize, dtype.kind == "V")
-        if len(self.records) < 64:
-            self.records[key if type(key) in (str, type) else dtype] = found
-        return found
-
-
-frames: list[Frame] = []
-
-
-def take() -> Frame:
-    """Take an idle frame, or make one; append it to `frames` after use."""
-    try:
-        return frames.pop()
-    except IndexError:
-        return Frame()
-
-
 def plain_dtype(dtype: object) -> np.dtype:
     """Return `dtype` as one that bytes can be read as: no Python objects in it."""
-    found = np.dtype(dtype)  # type: ignore[call-overload]
+    found: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]
     if found.hasobject:
         msg = f"dtype {found} holds Python objects, which cannot live in mapped memory"
         raise TypeError(msg)
     return found
 
 
-def pointer(array: np.ndarray, *, writable: bool) -> object:
+def pointer(array: np.ndarray, *, writable: bool) -> Any:
     """Return a C pointer to the bytes of a C-contiguous array, which it keeps alive."""
     try:
-        return ffi.from_buffer(BYTES, array, writable)
+        return from_buffer(BYTES, array, writable)
     except (ValueError, BufferError):  # what has no buffer format, datetime64 among them
-        return ffi.from_buffer(BYTES, array.reshape(-1).view("u1"), writable)
+        return from_buffer(BYTES, array.reshape(-1).view("u1"), writable)
 
 
 def describe(number: int) -> str:
@@ -101,11 +87,12 @@ def describe(number: int) -> str:
 
 def place(operation: str, offset: int, nbytes: int) -> str:
     """Say which call it was."""
-    return f"{operation} of {describe(nbytes) if nbytes > 9999 else nbytes} bytes at {describe(offset)}"
+    length = describe(nbytes) if nbytes > 9999 else nbytes
+    return f"{operation} of {length} bytes at {describe(offset)}"
 
 
 def failure(
-    code: int, frame: Frame, operation: str, offset: int, nbytes: int, total: int
+    code: int, report: Any, operation: str, offset: int, nbytes: int, total: int
 ) -> Exception:
     """
     Turn what a native function returned into the exception to raise.
@@ -114,8 +101,8 @@ def failure(
     ----------
     code : int
         One of ``sa_code`` in `native/api.h`.
-    frame : Frame
-        Its report, which goes back to the idle ones.
+    report : cdata
+        The call's ``sa_report``, which is not put back.
     operation : str
         The verb for messages.
     offset, nbytes : int
@@ -123,23 +110,10 @@ def failure(
     total : int
         Length of the buffer in bytes.
     """
-    report = frame.report
     what = place(operation, offset, nbytes)
-    try:
-        if code == lib.SA_ACCESS:
-            return _access_error(report, what)
-        maker = _MAKERS.get(code)
-        if maker:
-            return maker(report, what)
-        if code == lib.SA_BOUNDS:
-            return out_of_bounds(what, total)
-        if code == lib.SA_MISALIGNED:
-            page = lib.sa_page_size()
-            rest = "nothing to do" if nbytes == 0 else f"not in whole pages of {describe(page)} bytes"
-            return ValueError(f"{what}: {rest}")
-        return RuntimeError(f"{what}: native code {code}")
-    finally:
-        frames.append(frame)
+    if code == lib.SA_BOUNDS:
+        return out_of_bounds(what, total)
+    return _MAKERS[code](report, what)
 
 
 def out_of_bounds(what: str, total: int) -> OutOfBoundsError:
@@ -147,28 +121,28 @@ def out_of_bounds(what: str, total: int) -> OutOfBoundsError:
     return OutOfBoundsError(f"{what}: the buffer has {describe(total)} bytes")
 
 
-def _access_error(report: object, what: str) -> AccessError:
-    reason = _REASONS[report.reason]  # type: ignore[attr-defined]
-    offset: int = report.offset  # type: ignore[attr-defined]
+def _access_error(report: Any, what: str) -> AccessError:
+    reason = _REASONS[report.reason]
+    offset: int = report.offset
     file = _file(report)
     tail = f" of {file!r}" if file else ""
     message = f"{what}: byte {describe(offset)}{tail} {_EXPLANATIONS[reason]}"
-    done: int = report.transferred  # type: ignore[attr-defined]
+    done: int = report.transferred
     if done:
         message += f"; {done} bytes were done"
-    operation = "write" if report.write else "read"  # type: ignore[attr-defined]
+    operation = "write" if report.write else "read"
     return AccessError(message, offset, operation, reason, done, file)
 
 
-def _file(report: object) -> str | None:
-    name: str = os.fsdecode(ffi.string(report.file))  # type: ignore[attr-defined]
+def _file(report: Any) -> str | None:
+    name: str = os.fsdecode(ffi.string(report.file))
     return name or None
 
 
-def _system_error(report: object, what: str) -> OSError:
-    number: int = report.sys_errno  # type: ignore[attr-defined]
+def _system_error(report: Any, what: str) -> OSError:
+    number: int = report.sys_errno
     message = f"{what}: {os.strerror(number)}"
-    if number == _ENOMEM:
+    if number == errno.ENOMEM:
         message += _mapping_limit()
     file = _file(report)
     return OSError(number, message, file) if file else OSError(number, message)
@@ -191,10 +165,10 @@ def _mapping_limit() -> str:
     )
 
 
-def _pinned(report: object, what: str) -> BufferError:
-    count: int = report.count  # type: ignore[attr-defined]
-    start: int = report.start  # type: ignore[attr-defined]
-    stop: int = report.stop  # type: ignore[attr-defined]
+def _pinned(report: Any, what: str) -> BufferError:
+    count: int = report.count
+    start: int = report.start
+    stop: int = report.stop
     windows = "1 live window is" if count == 1 else f"{count} live windows are"
     return BufferError(
         f"{what}: {windows} over it, between {describe(start)} and {describe(stop)}; "
@@ -202,32 +176,63 @@ def _pinned(report: object, what: str) -> BufferError:
     )
 
 
-def _file_end(report: object, what: str) -> ValueError:
-    size: int = report.count  # type: ignore[attr-defined]
-    return ValueError(f"{what}: past the end of {_file(report)!r}, which has {describe(size)} bytes")
+def _file_end(report: Any, what: str) -> ValueError:
+    size: int = report.count
+    return ValueError(
+        f"{what}: past the end of {_file(report)!r}, which has {describe(size)} bytes"
+    )
 
 
-def _huge_page(report: object, what: str) -> ValueError:
-    size: int = report.count  # type: ignore[attr-defined]
-    at: int = report.offset  # type: ignore[attr-defined]
-    return ValueError(f"{what}: not in whole huge pages of {describe(size)} bytes at {describe(at)}")
+def _huge_page(report: Any, what: str) -> ValueError:
+    size: int = report.count
+    at: int = report.offset
+    return ValueError(
+        f"{what}: not in whole huge pages of {describe(size)} bytes at {describe(at)}"
+    )
 
 
-_ENOMEM = errno.ENOMEM
-_MAKERS = {
-    lib.SA_CLOSED: lambda _, what: ClosedError(f"{what}: the buffer is closed"),
-    lib.SA_NEGATIVE: lambda _, what: ValueError(f"{what}: negative"),
-    lib.SA_PINNED: _pinned,
-    lib.SA_SYSTEM: _system_error,
-    lib.SA_UNSUPPORTED: lambda _, what: UnsupportedError(f"{what}: this system has no such thing"),
-    lib.SA_FILE_END: _file_end,
-    lib.SA_HUGE_PAGE: _huge_page,
-    lib.SA_FILE_NAMED: lambda report, what: ValueError(
+def _closed(_: Any, what: str) -> ClosedError:
+    return ClosedError(f"{what}: the buffer is closed")
+
+
+def _negative(_: Any, what: str) -> ValueError:
+    return ValueError(f"{what}: negative")
+
+
+def _misaligned(_: Any, what: str) -> ValueError:
+    return ValueError(
+        f"{what}: not in whole pages of {describe(lib.sa_page_size())} bytes, or empty"
+    )
+
+
+def _unsupported(_: Any, what: str) -> UnsupportedError:
+    return UnsupportedError(f"{what}: this system has no such thing")
+
+
+def _file_named(report: Any, what: str) -> ValueError:
+    return ValueError(
         f"{what}: byte {describe(report.offset)} lies in a window of {_file(report)!r}, "
         "which carries that name already"
-    ),
-    lib.SA_BAD_FLAG: lambda report, what: ValueError(
+    )
+
+
+def _bad_flag(report: Any, what: str) -> ValueError:
+    return ValueError(
         f"{what}: a reservation cannot take {_file(report)}: what it maps must stay inside it "
         "and be given back page by page"
-    ),
+    )
+
+
+_MAKERS: dict[int, Callable[[Any, str], Exception]] = {
+    lib.SA_CLOSED: _closed,
+    lib.SA_NEGATIVE: _negative,
+    lib.SA_MISALIGNED: _misaligned,
+    lib.SA_ACCESS: _access_error,
+    lib.SA_PINNED: _pinned,
+    lib.SA_SYSTEM: _system_error,
+    lib.SA_UNSUPPORTED: _unsupported,
+    lib.SA_FILE_END: _file_end,
+    lib.SA_HUGE_PAGE: _huge_page,
+    lib.SA_FILE_NAMED: _file_named,
+    lib.SA_BAD_FLAG: _bad_flag,
 }

@@ -10,21 +10,51 @@ from ._binding import (
     BYTES,
     failure,
     ffi,
-    frames,
+    from_buffer,
     index,
     lib,
     out_of_bounds,
     place,
     plain_dtype,
     pointer,
+    put_back,
     take,
 )
 from .atomics import AtomicSlice
-from .window import _shape_of
+from .window import as_shape
 
 __all__ = ["GuardedAccess"]
 
 _GATHER_PIECE = 1 << 20  # records between two chances for a Ctrl-C
+_MORE = lib.SA_MORE
+
+# Names of the module are found faster than attributes of the library.
+_read, _write, _fill = lib.sa_read, lib.sa_write, lib.sa_fill
+_read_record, _write_record = lib.sa_read_record, lib.sa_write_record
+
+# Where a record is read to: (report, bytes, the report's record as an array, and as a buffer where
+# numpy's scalar of it would be a view).
+_Place = tuple[Any, int, NDArray[Any], Any]
+
+_idle_places: dict[object, list[_Place]] = {}  # by what users write for the dtype
+_DTYPES_LIMIT = 256  # remembered
+_RECORD_LIMIT = 64  # bytes: sa_report.record
+
+
+def _make_place(key: object) -> tuple[_Place, list[_Place]] | None:
+    """Make a place for records of the dtype that `key` stands for, and find the idle ones."""
+    dtype = plain_dtype(key)
+    if dtype.itemsize > _RECORD_LIMIT or dtype.subdtype:
+        return None
+    report = ffi.new("sa_report *")
+    raw = ffi.buffer(report.record, dtype.itemsize)
+    view: NDArray[Any] = np.ndarray((), dtype, np.frombuffer(raw, "u1") if len(raw) else b"")
+    made = report, dtype.itemsize, view, raw if dtype.kind == "V" else None
+    if not isinstance(key, str | type):
+        key = dtype
+    if len(_idle_places) >= _DTYPES_LIMIT:
+        return made, _idle_places.get(key, [])
+    return made, _idle_places.setdefault(key, [])
 
 
 class GuardedAccess:
@@ -44,21 +74,38 @@ class GuardedAccess:
     _nbytes: int
 
     def _move(self, operation: str, function: Any, offset: int, nbytes: int, payload: Any) -> None:
-        """Run a native copy to its end, in pieces."""
-        frame = take()
-        report = frame.report
-        done = 0
+        """Run a native copy."""
+        if type(offset) is not int:
+            offset = index(offset)
+        report = take()
         try:
-            while True:
-                code = function(self._reservation, offset, nbytes, payload, done, report)
-                if code:
-                    raise failure(code, frame, operation, offset, nbytes, self._nbytes)
-                done = report.transferred
-                if done == nbytes:
-                    break
+            code = function(self._reservation, offset, nbytes, payload, report)
         except OverflowError:
             raise self._overflow(operation, offset, nbytes) from None
-        frames.append(frame)
+        if code:
+            self._finish(code, report, operation, function, offset, nbytes, payload)
+        put_back(report)
+
+    def _finish(
+        self,
+        code: int,
+        report: Any,
+        operation: str,
+        function: Any,
+        offset: int,
+        nbytes: int,
+        payload: Any,
+    ) -> None:
+        """Go on with a copy in pieces, between which Python takes a Ctrl-C, or raise its error."""
+        done = 0
+        while code == _MORE:
+            done += report.transferred
+            rest = payload if function is _fill else payload + done
+            code = function(self._reservation, offset + done, nbytes - done, rest, report)
+        if code:
+            if code == lib.SA_ACCESS:
+                report.transferred += done
+            raise failure(code, report, operation, offset, nbytes, self._nbytes)
 
     def _overflow(self, operation: str, offset: int, nbytes: int) -> Exception:
         what = place(operation, offset, nbytes)
@@ -97,11 +144,11 @@ class GuardedAccess:
         # Bounds first: a slip in nbytes must not make Python take memory for it.
         if nbytes < 2 or offset < 0 or offset + nbytes > self._nbytes:
             small = bytearray(max(nbytes, 0) if nbytes < 2 else 0)
-            self._move("read", lib.sa_read, offset, nbytes, ffi.from_buffer(BYTES, small))
+            self._move("read", _read, offset, nbytes, from_buffer(BYTES, small))
             return bytes(small)
         # Written to while nobody else can have seen it: the one way to make bytes with one copy.
         result = bytes(nbytes)
-        self._move("read", lib.sa_read, offset, nbytes, ffi.from_buffer(BYTES, result))
+        self._move("read", _read, offset, nbytes, from_buffer(BYTES, result))
         return result
 
     def read_into(self, offset: int, out: Any) -> None:
@@ -126,8 +173,11 @@ class GuardedAccess:
         TypeError
             `out` is no buffer, or holds objects.
         """
-        payload = _payload(out, "read_into", writable=True)
-        self._move("read", lib.sa_read, index(offset), len(payload), payload)
+        try:
+            payload = from_buffer(BYTES, out, True)
+        except _NO_BUFFER as error:
+            payload = _payload(out, "read_into", error, writable=True)
+        self._move("read", _read, offset, len(payload), payload)
 
     def write_at(self, offset: int, data: Any) -> None:
         """
@@ -150,8 +200,11 @@ class GuardedAccess:
         ValueError
             `data` is not C-contiguous.
         """
-        payload = _payload(data, "write_at", writable=False)
-        self._move("write", lib.sa_write, index(offset), len(payload), payload)
+        try:
+            payload = from_buffer(BYTES, data)
+        except _NO_BUFFER as error:
+            payload = _payload(data, "write_at", error, writable=False)
+        self._move("write", _write, offset, len(payload), payload)
 
     def fill_at(self, offset: int, value: int, nbytes: int) -> None:
         """
@@ -177,7 +230,7 @@ class GuardedAccess:
         if not 0 <= value <= 255:
             msg = f"fill_at: value {value} is not in range(256)"
             raise ValueError(msg)
-        self._move("fill", lib.sa_fill, index(offset), index(nbytes), value)
+        self._move("fill", _fill, offset, index(nbytes), value)
 
     def read_plain(self, offset: int, dtype: DTypeLike, shape: Any = ()) -> Any:
         """
@@ -217,41 +270,42 @@ class GuardedAccess:
         np.void((1, 2), dtype=[('a', 'u1'), ('b', '<u4')])
         """
         if shape != ():
-            return self._read_array(offset, plain_dtype(dtype), _shape_of(shape))
-        frame = take()
+            return self._read_array(offset, plain_dtype(dtype), as_shape(shape))
         try:
-            view, nbytes, shares = frame.records[dtype]
-        except (KeyError, TypeError):
-            view, nbytes, shares = frame.record(dtype)
-            if nbytes < 0:
-                frames.append(frame)
+            idle = _idle_places[dtype]
+            where = idle.pop()
+        except (KeyError, IndexError, TypeError):
+            made = _make_place(dtype)
+            if made is None:
                 return self._read_array(offset, plain_dtype(dtype), ())[()]
+            where, idle = made
+        report, nbytes, view, raw = where
         if type(offset) is not int:
             offset = index(offset)
         try:
-            code = lib.sa_read_record(
-                self._reservation, offset, nbytes, frame.data, frame.report
-            )
+            code = _read_record(self._reservation, offset, nbytes, report)
         except OverflowError:
             raise self._overflow("read", offset, nbytes) from None
         if code:
-            raise failure(code, frame, "read", offset, nbytes, self._nbytes)
-        # A record of numpy's is a view of its array, other scalars are not.
-        value = view.copy()[()] if shares else view[()]
-        frames.append(frame)
+            raise failure(code, report, "read", offset, nbytes, self._nbytes)
+        if raw is None:
+            value = view[()]
+        else:  # numpy's records are views, of memory of their own here
+            value = np.ndarray((), view.dtype, memoryview(bytearray(raw)))[()]
+        idle.append(where)
         return value
 
     def _read_array(self, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray[Any]:
         nbytes = prod(shape) * dtype.itemsize
         start = index(offset)
-        if 0 <= start and start + nbytes > self._nbytes:
+        if start >= 0 and start + nbytes > self._nbytes:
             raise self._overflow("read", start, nbytes)
         out = np.empty(shape, dtype)
-        self._move("read", lib.sa_read, start, nbytes, pointer(out, writable=True))
+        self._move("read", _read, start, nbytes, pointer(out, writable=True))
         return out
 
-    def write_plain(self, offset: int, value: ArrayLike, dtype: DTypeLike = None) -> None:
-        """
+    def write_plain(self, offset: int, value: ArrayLike, dtype: DTypeLike | None = None) -> None:
+        r"""
         Write a value, or an array of them, as its dtype's bytes.
 
         Parameters
@@ -278,25 +332,15 @@ class GuardedAccess:
         >>> buffer.alloc(0, 4096)
         >>> buffer.write_plain(10, 258, ">u2")
         >>> buffer.read_at(10, 2)
-        b'\\x01\\x02'
+        b'\x01\x02'
         """
         array = np.asarray(value, None if dtype is None else plain_dtype(dtype), order="C")
         plain_dtype(array.dtype)
         payload = pointer(array, writable=False)
         if array.nbytes > 8:
-            self._move("write", lib.sa_write, index(offset), array.nbytes, payload)
+            self._move("write", _write, offset, array.nbytes, payload)
             return
-        frame = take()
-        start = index(offset)
-        try:
-            code = lib.sa_write_record(
-                self._reservation, start, array.nbytes, payload, frame.report
-            )
-        except OverflowError:
-            raise self._overflow("write", start, array.nbytes) from None
-        if code:
-            raise failure(code, frame, "write", start, array.nbytes, self._nbytes)
-        frames.append(frame)
+        self._move("write", _write_record, offset, array.nbytes, payload)
 
     def gather(self, offsets: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
         """
@@ -366,11 +410,11 @@ class GuardedAccess:
         self, operation: str, function: Any, places: NDArray[Any], nbytes: int, payload: Any
     ) -> None:
         flat = places.reshape(-1)
-        where = ffi.cast("int64_t *", ffi.from_buffer(BYTES, flat))
+        where = ffi.cast("int64_t *", from_buffer(BYTES, flat))
         payload = ffi.cast("char *", payload)
         # All at once where it is checked beforehand: a scatter is refused before it writes.
         piece = _GATHER_PIECE if operation == "gather" else max(flat.size, 1)
-        frame = take()
+        report = take()
         for start in range(0, flat.size, piece):
             count = min(piece, flat.size - start)
             code = function(
@@ -379,12 +423,12 @@ class GuardedAccess:
                 count,
                 nbytes,
                 payload + start * nbytes,
-                frame.report,
+                report,
             )
             if code:
-                bad = start + frame.report.value if code != lib.SA_CLOSED else 0
-                raise failure(code, frame, operation, int(flat[bad]), nbytes, self._nbytes)
-        frames.append(frame)
+                bad = start + report.value if code != lib.SA_CLOSED else 0
+                raise failure(code, report, operation, int(flat[bad]), nbytes, self._nbytes)
+        put_back(report)
 
     def atomic_slice(self, offset: int, count: int, dtype: DTypeLike = "u1") -> AtomicSlice:
         """
@@ -425,27 +469,26 @@ class GuardedAccess:
         return AtomicSlice(self, start, items, found)
 
     def _atomic(self, offset: int, nbytes: int, operation: int, operand: int, expected: int) -> int:
-        frame = take()
+        report = take()
         code = lib.sa_atomic(
-            self._reservation, offset, nbytes, operation, operand, expected, frame.report
+            self._reservation, offset, nbytes, operation, operand, expected, report
         )
         if code:
-            raise failure(code, frame, "atomic operation", offset, nbytes, self._nbytes)
-        found: int = frame.report.value
-        frames.append(frame)
+            raise failure(code, report, "atomic operation", offset, nbytes, self._nbytes)
+        found: int = report.value
+        put_back(report)
         return found
 
 
-def _payload(data: Any, method: str, *, writable: bool) -> Any:
-    """Return `data` as a C array of bytes that keeps it alive."""
-    try:
-        return ffi.from_buffer(BYTES, data, writable)
-    except (ValueError, BufferError, TypeError) as error:
-        if not isinstance(data, np.ndarray):
-            if isinstance(error, TypeError):
-                raise
-            msg = f"{method}: {error}"
-            raise ValueError(msg) from None
+_NO_BUFFER = (ValueError, BufferError, TypeError)
+
+
+def _payload(data: Any, method: str, error: Exception, *, writable: bool) -> Any:
+    """Return `data` as a C array of bytes, or say better than `error` why it is none."""
+    if not isinstance(data, np.ndarray):
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        msg = f"{method}: {error}"
+        raise kind(msg) from None
     plain_dtype(data.dtype)
     if not data.flags.c_contiguous:
         msg = f"{method}: the array of shape {data.shape} is not C-contiguous"

@@ -19,9 +19,9 @@ class AtomicSlice:
     """
     A row of integers in a buffer, each read and changed as one indivisible step.
 
-    Made by `SparseBuffer.atomic_slice`. The operations are sequentially consistent among all threads
-    and, over shared memory, among all processes. It pins nothing: every operation is guarded like
-    `SparseBuffer.read_at`, and raises the same errors. Values are Python ints.
+    Made by `SparseBuffer.atomic_slice`. The operations are sequentially consistent among all
+    threads and, over shared memory, among all processes. It pins nothing: every operation is
+    guarded like `SparseBuffer.read_at`, and raises the same errors. Values are Python ints.
 
     Attributes
     ----------

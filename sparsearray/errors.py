@@ -34,10 +34,10 @@ class OutOfBoundsError(SparseError, IndexError):
     --------
     >>> from sparsearray import SparseBuffer
     >>> buffer = SparseBuffer(4096)
-    >>> buffer.read_at(4090, 8)
+    >>> buffer.read_at(4090, 8)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    sparsearray.errors.OutOfBoundsError: read of 8 bytes at 0xffa (4090): the buffer has 0x1000 (4096) bytes
+    sparsearray.errors.OutOfBoundsError: read of 8 bytes at 0xffa (4090): the buffer has ...
     """
 
 
@@ -46,7 +46,7 @@ class ClosedError(SparseError, ValueError):
 
 
 class UnsupportedError(SparseError, NotImplementedError):
-    """This operating system, or this kernel of it, has no such thing."""
+    """The operating system, or this kernel of it, has no such thing."""
 
 
 class AccessError(SparseError, OSError):

@@ -1,4 +1,4 @@
-"""Shared memory: a file that lives in memory only, to be mapped several times or by several processes."""
+"""Shared memory: a file that lives in memory only, mapped several times or by several processes."""
 
 import fcntl
 import mmap

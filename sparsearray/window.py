@@ -1,26 +1,41 @@
 """
 Windows: plain ndarrays over a buffer's memory, and what keeps that memory there.
 
-A window is made from a lease, a small object that exports the memory through numpy's array interface.
-Every array, memoryview or DLPack consumer derived from the window keeps the lease alive, and the lease
-holds a native pin on the pages until the last of them is gone.
+A window is made from a lease, a small object that exports the memory through numpy's array
+interface. Every array, memoryview or DLPack consumer derived from the window keeps the lease alive,
+and the lease holds a native pin on the pages until the last of them is gone.
 """
 
+from collections.abc import Iterable
 from math import prod
+from typing import Any, Literal
 
 import numpy as np
 
-from ._binding import failure, ffi, frames, index, lib, out_of_bounds, place, plain_dtype, take
+from ._binding import (
+    failure,
+    ffi,
+    index,
+    lib,
+    out_of_bounds,
+    place,
+    plain_dtype,
+    put_back,
+    take,
+)
 
-__all__ = ["make_window"]
+__all__ = ["as_shape", "make_window"]
 
 _BYTE = np.dtype("u1")
+_pin_range = lib.sa_pin_range
 
 
 class Lease:
     """Exports pinned memory to numpy. A read-only lease cannot be made writable by anybody."""
 
     __slots__ = ("__array_interface__", "__weakref__", "pin")
+
+    __array_interface__: dict[str, Any]
 
     def __init__(self) -> None:
         # The native call writes the pin in here, so that no interrupt can come between.
@@ -30,12 +45,17 @@ class Lease:
         unpin(self.pin[0])
 
 
-def _shape_of(shape: object) -> tuple[int, ...]:
-    try:
-        sizes = tuple(map(index, shape))  # type: ignore[call-overload]
-    except TypeError:
-        sizes = (index(shape),)  # type: ignore[arg-type]
-    if any(size < 0 for size in sizes):
+def as_integers(numbers: object) -> tuple[int, ...]:
+    """Return an int, or a sequence of ints, as a tuple, as numpy takes shapes and strides."""
+    if isinstance(numbers, Iterable):
+        return tuple(map(index, numbers))
+    return (index(numbers),)  # type: ignore[arg-type]
+
+
+def as_shape(shape: object) -> tuple[int, ...]:
+    """Return a shape argument as a tuple."""
+    sizes = as_integers(shape)
+    if sizes and min(sizes) < 0:
         msg = f"negative dimensions are not allowed: shape {sizes}"
         raise ValueError(msg)
     return sizes
@@ -59,16 +79,37 @@ def _span(sizes: tuple[int, ...], steps: tuple[int, ...], itemsize: int) -> tupl
     return low, high + itemsize
 
 
+def _layout(
+    shape: object, dtype: object, strides: object, order: str
+) -> tuple[tuple[int, ...], np.dtype, tuple[int, ...] | None]:
+    """Check the arguments that say how the array lies, and complete them."""
+    found = plain_dtype(dtype)
+    sizes = as_shape(shape)
+    if found.subdtype:
+        found, inner = found.subdtype
+        sizes += inner
+    if order not in ("C", "F"):
+        msg = f"order must be 'C' or 'F', not {order!r}"
+        raise ValueError(msg)
+    if strides is None:
+        return sizes, found, None
+    steps = as_integers(strides)
+    if len(steps) != len(sizes):
+        msg = f"strides {steps} do not fit shape {sizes}"
+        raise ValueError(msg)
+    return sizes, found, steps
+
+
 def make_window(
     reservation: object,
     address: int,
     total: int,
-    offset: object,
+    offset: int,
     shape: object,
     dtype: object,
     writable: bool | None,
     strides: object,
-    order: str,
+    order: Literal["C", "F"],
 ) -> np.ndarray:
     """
     Pin what the array spans and make it.
@@ -84,50 +125,37 @@ def make_window(
     offset, shape, dtype, writable, strides, order
         As of `SparseBuffer.window`.
     """
-    found = dtype if type(dtype) is np.dtype and not dtype.hasobject else plain_dtype(dtype)
-    first = offset if type(offset) is int else index(offset)  # type: ignore[arg-type]
-    if found.subdtype:
-        sizes = _shape_of(shape) + found.subdtype[1]
-        found = found.subdtype[0]
-    else:
-        sizes = (shape,) if type(shape) is int and shape >= 0 else _shape_of(shape)
-    if order not in ("C", "F"):
-        msg = f"order must be 'C' or 'F', not {order!r}"
-        raise ValueError(msg)
+    sizes, found, steps = _layout(shape, dtype, strides, order)
     low, nbytes = 0, prod(sizes) * found.itemsize
-    steps = None
-    if strides is not None:
-        steps = tuple(map(index, strides))  # type: ignore[call-overload]
-        if len(steps) != len(sizes):
-            msg = f"strides {steps} do not fit shape {sizes}"
-            raise ValueError(msg)
-        if nbytes:
-            low, high = _span(sizes, steps, found.itemsize)
-            nbytes = high - low
-    what = place("window", first, nbytes)
-    if first < 0 or first + low < 0:
-        msg = f"{what}: negative"
-        raise ValueError(msg)
-    if first + low + nbytes > total:
-        raise out_of_bounds(what, total)
+    if steps is not None and nbytes:
+        low, high = _span(sizes, steps, found.itemsize)
+        nbytes = high - low
+    start = index(offset) + low
+    if start < 0 or start + nbytes > total:
+        raise _outside(start, nbytes, total)
     if nbytes == 0:
         return _empty(sizes, found, writable)
-    lease, frame = Lease(), take()
+    lease, report = Lease(), take()
     wanted = -1 if writable is None else bool(writable)
-    code = lib.sa_pin_range(reservation, first + low, nbytes, wanted, lease.pin, frame.report)
+    code = _pin_range(reservation, start, nbytes, wanted, lease.pin, report)
     if code:
-        raise failure(code, frame, "window", first + low, nbytes, total)
+        raise failure(code, report, "window", start, nbytes, total)
     lease.__array_interface__ = {
         "version": 3,
         "shape": (nbytes,),
         "typestr": "|u1",
-        "data": (address + first + low, not frame.report.writable),
+        "data": (address + start, not report.writable),
     }
-    frames.append(frame)
+    put_back(report)
     memory = np.asarray(lease)
     if found is _BYTE and steps is None and len(sizes) == 1:
         return memory
     return np.ndarray(sizes, found, memory, -low, steps, order)
+
+
+def _outside(start: int, nbytes: int, total: int) -> Exception:
+    what = place("window", start, nbytes)
+    return ValueError(f"{what}: negative") if start < 0 else out_of_bounds(what, total)
 
 
 def _empty(sizes: tuple[int, ...], dtype: np.dtype, writable: bool | None) -> np.ndarray:

@@ -1,0 +1,517 @@
+// Calls on whole pages: what is mapped where, and what the system is told about it.
+//
+// Each checks everything it can before it changes anything, changes the pages, and then the table; the
+// table's part cannot fail (RegionTable::prepare).
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <new>
+#include <set>
+#include <shared_mutex>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+#include "guard.h"
+#include "os.h"
+#include "reservation.h"
+
+using namespace sparsearray;
+
+namespace {
+
+using Exclusive = std::lock_guard<RwLock>;
+using Shared = std::shared_lock<RwLock>;
+
+struct Range {
+    uint64_t start;
+    uint64_t stop;
+    uint64_t nbytes() const { return stop - start; }
+};
+
+enum class Pins { Any, Writable, None };
+
+// What every change of pages checks, under the exclusive lock: the range, huge pages that it would
+// cut, and the pins that forbid it.
+int check_change(sa_reservation *r, int64_t offset, int64_t nbytes, Pins forbidding, Range *range,
+                 sa_report *ret) {
+    if (int code = check_pages(r, offset, nbytes, ret))
+        return code;
+    range->start = static_cast<uint64_t>(offset);
+    range->stop = range->start + static_cast<uint64_t>(nbytes);
+    if (uint64_t size = r->table.cut_huge_page(range->start, range->stop, &ret->offset)) {
+        ret->count = size;
+        return SA_HUGE_PAGE;
+    }
+    if (forbidding == Pins::None)
+        return SA_OK;
+    bool writable_only = forbidding == Pins::Writable;
+    std::lock_guard<std::mutex> guard(r->holders);
+    if (!r->pins.any_over(range->start, range->stop, writable_only))
+        return SA_OK;
+    PinSummary pins = r->pins.over(range->start, range->stop, writable_only);
+    ret->count = pins.count;
+    ret->start = pins.start;
+    ret->stop = pins.stop;
+    return SA_PINNED;
+}
+
+// The same for calls that need every page of the range to be mapped already.
+int check_mapped(sa_reservation *r, int64_t offset, int64_t nbytes, Pins forbidding, bool write,
+                 Range *range, sa_report *ret) {
+    if (int code = check_change(r, offset, nbytes, forbidding, range, ret))
+        return code;
+    uint64_t hole = r->table.first_hole(range->start, range->stop);
+    if (hole < range->stop)
+        return access_error(SA_UNMAPPED, write, hole, 0, "", ret);
+    return SA_OK;
+}
+
+// Puts anonymous memory in the range; the table entry follows.
+int place_anonymous(sa_reservation *r, Range range, int prot, bool reserve) {
+    char *at = r->base + range.start;
+    if (!reserve && r->table.empty(range.start, range.stop))
+        return os_place_on_hole(at, range.nbytes(), prot);
+    return os_place(at, range.nbytes(), prot, os_flags_private(reserve), -1, 0);
+}
+
+Region private_region(Range range, bool reserve) {
+    Region region;
+    region.start = range.start;
+    region.stop = range.stop;
+    region.kind = SA_PRIVATE;
+    region.prot = PROT_READ | PROT_WRITE;
+    region.reserve = reserve;
+    return region;
+}
+
+// Calls visit(region, range) for the part of each region in the range.
+template <class Visit> int each_region(sa_reservation *r, Range range, Visit visit) {
+    Region *region = r->table.at_or_after(range.start);
+    while (region && region->start < range.stop) {
+        Range part{std::max(range.start, region->start), std::min(range.stop, region->stop)};
+        if (int code = visit(*region, part))
+            return code;
+        region = r->table.at_or_after(part.stop);
+    }
+    return SA_OK;
+}
+
+// The call that maps a file or anonymous memory as asked.
+struct MapRequest {
+    Range range;
+    Region region;
+    int flags;
+    int fd;
+    const char *name;
+    bool own_position;
+};
+
+int describe_window(const MapRequest &request, Region *region, sa_report *ret, OsFile *facts) {
+    if (int error = os_describe_file(request.fd, facts))
+        return system_error(error, request.name, ret);
+    if (region->file_offset < 0)
+        return SA_NEGATIVE;
+    uint64_t unit = facts->huge_page ? facts->huge_page : os_page_size();
+    uint64_t from = static_cast<uint64_t>(region->file_offset), n = request.range.nbytes();
+    if (from % os_page_size())
+        return SA_MISALIGNED;
+    if (facts->huge_page && (from % unit || request.range.start % unit || n % unit)) {
+        ret->count = unit;
+        ret->offset = request.range.start;
+        return SA_HUGE_PAGE;
+    }
+    if (facts->has_size) {
+        uint64_t whole = (facts->size + unit - 1) / unit * unit;
+        if (from > whole || n > whole - from) {
+            ret->count = facts->size;
+            copy_name(request.name, ret);
+            return SA_FILE_END;
+        }
+        if (facts->size_can_change || facts->size % unit)
+            region->file_size = facts->size;
+    }
+    region->can_fault = facts->can_fault;
+    region->huge_page = facts->huge_page;
+    return SA_OK;
+}
+
+int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
+    Region &region = request.region;
+    region.start = request.range.start;
+    region.stop = request.range.stop;
+    int fd = -1;
+    if (request.fd >= 0) {
+        OsFile facts;
+        if (int code = describe_window(request, &region, ret, &facts))
+            return code;
+        bool write = region.shared && (region.prot & PROT_WRITE);
+        if (int error = r->files.acquire(request.fd, request.name, request.own_position, write,
+                                         facts, &region.file))
+            return system_error(error, request.name, ret);
+        region.may_write = !region.shared || region.file->writable();
+        if (region.can_fault)
+            if (int error = guard_install())
+                return system_error(error, request.name, ret);
+        fd = region.file->fd();
+    }
+    r->table.prepare();
+    char *at = r->base + region.start;
+    if (int error = os_place(at, region.nbytes(), region.prot, request.flags, fd,
+                             region.file_offset))
+        return system_error(error, request.name, ret);
+    r->table.replace(std::move(region));
+    return SA_OK;
+}
+
+}  // namespace
+
+int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    Range range;
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
+        return code;
+    r->table.prepare();
+    if (int error = place_anonymous(r, range, PROT_READ | PROT_WRITE, reserve))
+        return system_error(error, "", ret);
+    r->table.replace(private_region(range, reserve));
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    Range range;
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
+        return code;
+    r->table.prepare();
+    if (int error = place_anonymous(r, range, PROT_READ, false))
+        return system_error(error, "", ret);
+    os_prefer_huge_zero(r->base + range.start, range.nbytes());
+    Region region = private_region(range, false);
+    region.kind = SA_ZERO;
+    region.prot = PROT_READ;
+    r->table.replace(std::move(region));
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
+                int own_position, int64_t file_offset, int mode, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    MapRequest request{{}, {}, 0, fd, name, own_position != 0};
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &request.range, ret))
+        return code;
+    request.region.kind = SA_FILE;
+    request.region.prot = mode == SA_FILE_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    request.region.shared = mode != SA_FILE_COPY_ON_WRITE;
+    request.region.file_offset = file_offset;
+    request.flags = request.region.shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+    return map_as_asked(r, request, ret);
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
+               const char *name, int own_position, int64_t file_offset, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    MapRequest request{{}, {}, flags, fd, name, own_position != 0};
+    if (fd < 0)
+        flags &= ~MAP_ANONYMOUS;  // implied
+    if (os_refuses_flags(prot, flags, ret->file, sizeof ret->file))
+        return SA_BAD_FLAG;
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &request.range, ret))
+        return code;
+    request.region.kind = SA_RAW;
+    request.region.prot = prot;
+    request.region.shared = !(flags & MAP_PRIVATE);
+    request.region.file_offset = file_offset;
+    if (fd < 0)
+        request.flags |= MAP_ANONYMOUS;
+    return map_as_asked(r, request, ret);
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    Range range;
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
+        return code;
+    if (r->table.empty(range.start, range.stop))
+        return SA_OK;
+    r->table.prepare();
+    if (int error = os_make_hole(r->base + range.start, range.nbytes()))
+        return system_error(error, "", ret);
+    r->table.erase(range.start, range.stop);
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+namespace {
+
+// One region's part of set_writable. The part is not yet changed in the table.
+int set_part_writable(sa_reservation *r, const Region &region, Range part, bool writable) {
+    char *at = r->base + part.start;
+    if (region.kind == SA_ZERO && writable)
+        // All zeros, so fresh memory shows the same.
+        return os_place(at, part.nbytes(), PROT_READ | PROT_WRITE, os_flags_private(false), -1, 0);
+    int prot = writable ? region.prot | PROT_WRITE : region.prot & ~PROT_WRITE;
+    return prot == region.prot ? 0 : os_protect(at, part.nbytes(), prot);
+}
+
+}  // namespace
+
+int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writable,
+                    sa_report *ret) try {
+    Exclusive lock(r->lock);
+    Range range;
+    Pins forbidding = writable ? Pins::None : Pins::Writable;
+    if (int code = check_mapped(r, offset, nbytes, forbidding, true, &range, ret))
+        return code;
+    if (int code = each_region(r, range, [&](const Region &region, Range) {
+            return writable && !region.may_write ? system_error(EACCES, region.file_name(), ret)
+                                                 : SA_OK;
+        }))
+        return code;
+    Range left = range;
+    while (left.start < left.stop) {
+        Region region = *r->table.find(left.start);
+        Range part{left.start, std::min(left.stop, region.stop)};
+        r->table.prepare();
+        if (int error = set_part_writable(r, region, part, writable)) {
+            // Those before it are as good either way: say how far it came.
+            ret->transferred = part.start - range.start;
+            return system_error(error, region.file_name(), ret);
+        }
+        Region changed = region;
+        changed.start = part.start;
+        changed.stop = part.stop;
+        changed.file_offset += static_cast<int64_t>(part.start - region.start);
+        changed.prot = writable ? region.prot | PROT_WRITE : region.prot & ~PROT_WRITE;
+        if (region.kind == SA_ZERO && writable)
+            changed.kind = SA_PRIVATE;
+        r->table.replace(std::move(changed));
+        left.start = part.stop;
+    }
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Exclusive lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    // What it throws away, a write could have changed.
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            bool keeps_bytes = region.shared || region.kind == SA_ZERO;
+            return keeps_bytes || region.writable()
+                       ? SA_OK
+                       : access_error(SA_READ_ONLY, true, part.start, 0, region.file_name(), ret);
+        }))
+        return code;
+    if (int error = os_discard(r->base + range.start, range.nbytes()))
+        return system_error(error, "", ret);
+    return SA_OK;
+}
+
+namespace {
+
+// Touches page by page, where the system has no call that does it.
+int touch(sa_reservation *r, const Region &region, Range part, uint64_t *bad) {
+    for (*bad = part.start; *bad < part.stop; *bad += r->page_size) {
+        char *at = r->base + *bad;
+        bool write = region.writable();
+        auto work = [&] {
+            if (write)
+                __atomic_fetch_or(at, 0, __ATOMIC_RELAXED);
+            else
+                (void)*static_cast<volatile char *>(at);
+        };
+        if (!region.can_fault) {
+            work();
+            continue;
+        }
+        ArmedGuard armed;
+        if (!run_guarded(r->base + region.start, r->base + region.stop, work))
+            return EFAULT;
+    }
+    return 0;
+}
+
+int populate(sa_reservation *r, const Region &region, Range part, uint64_t *bad) {
+    int error = os_populate(r->base + part.start, part.nbytes(), region.writable());
+    if (error == ENOTSUP)
+        return touch(r, region, part, bad);
+    *bad = part.start;
+    if (error != EFAULT || part.nbytes() == r->page_size)
+        return error;
+    // Which page it was, the call does not say.
+    for (; *bad < part.stop; *bad += r->page_size)
+        if ((error = os_populate(r->base + *bad, r->page_size, region.writable())))
+            return error;
+    return 0;
+}
+
+constexpr uint64_t kCommitPiece = uint64_t{64} << 20;
+
+}  // namespace
+
+int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    Range piece{range.start, std::min(range.stop, range.start + kCommitPiece)};
+    int code = each_region(r, piece, [&](const Region &region, Range part) {
+        uint64_t bad;
+        int error = populate(r, region, part, &bad);
+        if (!error)
+            return int{SA_OK};
+        int reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : SA_IO_ERROR;
+        if (reason == SA_IO_ERROR && region.file && region.file_size != UINT64_MAX) {
+            uint64_t size = region.file->size_now();
+            if (region.in_file(bad) >= size)
+                reason = SA_FILE_TRUNCATED;
+            else if (region.shared && region.writable()) {
+                int full = os_allocate(region.file->fd(), static_cast<int64_t>(region.in_file(bad)),
+                                       std::min(r->page_size, size - region.in_file(bad)));
+                if (full == ENOSPC || full == EDQUOT)
+                    reason = SA_NO_SPACE;
+            }
+        }
+        return access_error(reason, region.writable(), bad, bad - range.start, region.file_name(),
+                            ret);
+    });
+    if (code)
+        return code;
+    ret->transferred = piece.nbytes();
+    return piece.stop < range.stop ? SA_MORE : SA_OK;
+}
+
+int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, false, &range, ret))
+        return code;
+    if (int error = os_advise(r->base + range.start, range.nbytes(), advice))
+        return system_error(error, "", ret);
+    return SA_OK;
+}
+
+int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret) try {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    if (int error = os_bind_numa(r->base + range.start, range.nbytes(), node))
+        return system_error(error, "", ret);
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
+                sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            if (!region.file)
+                return int{SA_OK};
+            ret->offset = part.start;
+            copy_name(region.file_name(), ret);
+            return int{SA_FILE_NAMED};
+        }))
+        return code;
+    if (int error = os_set_name(r->base + range.start, range.nbytes(), name))
+        return system_error(error, "", ret);
+    return SA_OK;
+}
+
+// ---------------------------------------------------------------------------------- flush
+
+namespace {
+
+struct Dirty {
+    Range range;
+    std::shared_ptr<File> file;
+    int error;
+};
+
+struct DropHold {
+    void operator()(sa_reservation *r) const { r->drop_hold(); }
+};
+
+// msync writes the range, fsync what the file system keeps about the file.
+int write_back(sa_reservation *r, std::vector<Dirty> &dirty) {
+    int first = 0;
+    std::set<File *> synced;
+    for (Dirty &part : dirty) {
+        if (msync(r->base + part.range.start, part.range.nbytes(), MS_SYNC) < 0)
+            part.error = errno;
+        if (synced.insert(part.file.get()).second && fsync(part.file->fd()) < 0)
+            part.error = errno;
+        first = first ? first : part.error;
+    }
+    return first;
+}
+
+// The kernel reports a lost write once; we keep saying it until the pages are mapped anew.
+void remember_errors(sa_reservation *r, const std::vector<Dirty> &dirty) {
+    for (auto &[start, region] : r->table.map())
+        for (const Dirty &part : dirty)
+            if (part.error && region.file == part.file && region.shared && region.may_write)
+                region.flush_errno = part.error;
+}
+
+}  // namespace
+
+int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
+    std::vector<Dirty> dirty;
+    int sticky = 0;
+    {
+        Shared lock(r->lock);
+        if (int code = check_bounds(r, offset, nbytes, ret))
+            return code;
+        uint64_t page = r->page_size, start = static_cast<uint64_t>(offset) / page * page;
+        uint64_t stop = static_cast<uint64_t>(offset + nbytes);
+        Range range{start, nbytes ? (stop + page - 1) / page * page : start};
+        each_region(r, range, [&](const Region &region, Range part) {
+            if (region.file && region.shared && region.may_write) {
+                dirty.push_back({part, region.file, 0});
+                if (region.flush_errno && !sticky) {
+                    sticky = region.flush_errno;
+                    ret->offset = part.start;
+                    system_error(sticky, region.file_name(), ret);
+                }
+            }
+            return int{SA_OK};
+        });
+        r->hold();
+    }
+    // The disk may be slow: it keeps the memory, but no mapping change waits for it.
+    std::unique_ptr<sa_reservation, DropHold> held(r);
+    int error = write_back(r, dirty);
+    if (error) {
+        Exclusive lock(r->lock);
+        remember_errors(r, dirty);
+    }
+    if (sticky)
+        return SA_SYSTEM;
+    for (const Dirty &part : dirty) {
+        if (part.error) {
+            ret->offset = part.range.start;
+            return system_error(part.error, part.file->name().c_str(), ret);
+        }
+    }
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
