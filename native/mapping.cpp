@@ -67,8 +67,20 @@ int check_mapped(sa_reservation *r, int64_t offset, int64_t nbytes, Pins forbidd
     return SA_OK;
 }
 
+// Before pages are put in the range: what must not fail after they are there.
+int prepare_place(sa_reservation *r, Range range) {
+    r->table.prepare();
+    bool whole = range.nbytes() == r->nbytes;
+    if (r->joinable || whole)
+        return 0;
+    r->joinable = true;
+    return r->table.all().empty() ? os_make_joinable(r->base) : 0;
+}
+
 // Puts anonymous memory in the range; the table entry follows.
 int place_anonymous(sa_reservation *r, Range range, int prot, bool reserve) {
+    if (int error = prepare_place(r, range))
+        return error;
     char *at = r->base + range.start;
     if (!reserve && r->table.empty(range.start, range.stop))
         return os_place_on_hole(at, range.nbytes(), prot);
@@ -155,7 +167,8 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
                 return system_error(error, request.name, ret);
         fd = region.file->fd();
     }
-    r->table.prepare();
+    if (int error = prepare_place(r, request.range))
+        return system_error(error, request.name, ret);
     char *at = r->base + region.start;
     if (int error = os_place(at, region.nbytes(), region.prot, request.flags, fd,
                              region.file_offset))
@@ -171,7 +184,6 @@ int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_
     Range range;
     if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
         return code;
-    r->table.prepare();
     if (int error = place_anonymous(r, range, PROT_READ | PROT_WRITE, reserve))
         return system_error(error, "", ret);
     r->table.replace(private_region(range, reserve));
@@ -185,7 +197,6 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     Range range;
     if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
         return code;
-    r->table.prepare();
     if (int error = place_anonymous(r, range, PROT_READ, false))
         return system_error(error, "", ret);
     os_prefer_huge_zero(r->base + range.start, range.nbytes());
@@ -302,6 +313,23 @@ int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writa
     return system_error(ENOMEM, "", ret);
 }
 
+namespace {
+
+int discard_part(sa_reservation *r, const Region &region, Range part) {
+    char *at = r->base + part.start;
+    int error = os_discard(at, part.nbytes());
+    if (error != ENOTSUP || region.shared || region.kind == SA_ZERO)
+        return error == ENOTSUP ? 0 : error;
+    // Mapping anew gives the old pages back too.
+    int flags = os_flags_private(region.reserve);
+    if (!region.file)
+        return os_place(at, part.nbytes(), region.prot, flags, -1, 0);
+    return os_place(at, part.nbytes(), region.prot, flags & ~MAP_ANONYMOUS, region.file->fd(),
+                    static_cast<int64_t>(region.in_file(part.start)));
+}
+
+}  // namespace
+
 int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
     Exclusive lock(r->lock);
     Range range;
@@ -315,9 +343,10 @@ int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
                        : access_error(SA_READ_ONLY, true, part.start, 0, region.file_name(), ret);
         }))
         return code;
-    if (int error = os_discard(r->base + range.start, range.nbytes()))
-        return system_error(error, "", ret);
-    return SA_OK;
+    return each_region(r, range, [&](const Region &region, Range part) {
+        int error = discard_part(r, region, part);
+        return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
+    });
 }
 
 namespace {

@@ -27,6 +27,9 @@ uint64_t os_alignment(uint64_t nbytes);
 // Takes an inaccessible range whose start is a multiple of `alignment`.
 int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret);
 int os_release(char *address, uint64_t nbytes);
+// Lets the system join what will be mapped in a reservation into few mappings. Called while it is one
+// hole, before a part of it is mapped.
+int os_make_joinable(char *address);
 
 // Replaces what is mapped at `address`, inside a reservation. On failure the old mapping stands.
 int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset);
@@ -39,6 +42,7 @@ int os_flags_private(bool reserve);
 bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes);
 
 int os_protect(char *address, uint64_t nbytes, int prot);
+// Gives pages back: they read as zero, or from their file. ENOTSUP: map them anew instead.
 int os_discard(char *address, uint64_t nbytes);
 // Faults pages in. EFAULT: some page cannot be had; ENOTSUP: touch them instead.
 int os_populate(char *address, uint64_t nbytes, bool write);

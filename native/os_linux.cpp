@@ -2,6 +2,7 @@
 #include "os.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -88,12 +89,12 @@ uint64_t os_alignment(uint64_t nbytes) {
     return best;
 }
 
-// Gives the inaccessible range the bookkeeping (anon_vma) of memory that has been touched. Pieces that
-// are split off it share that, so that the kernel can join them again whatever the order in which they
-// were populated; pieces that were each touched alone stay apart, and count against vm.max_map_count.
-static int make_joinable(char *address) {
+int os_make_joinable(char *address) {
+    // Gives the range the bookkeeping (anon_vma) of memory that has been touched. Pieces that are split
+    // off it share that, whatever the order in which they are populated; pieces that were each touched
+    // alone stay apart, and count against vm.max_map_count.
     uint64_t page = os_page_size();
-    // SAFETY: the page is the first of a range that os_reserve has just taken.
+    // SAFETY: the page is the first of a reservation in which nothing is mapped yet.
     if (mprotect(address, page, PROT_READ | PROT_WRITE) < 0)
         return errno;
     *static_cast<volatile char *>(address) = 0;
@@ -102,10 +103,32 @@ static int make_joinable(char *address) {
     return errno_of(mprotect(address, page, PROT_NONE));
 }
 
+// Where the next reservation may find its place at the first try.
+static std::atomic<uint64_t> likely_place{0};
+
+static char *reserve_at(uint64_t place, uint64_t nbytes, uint64_t alignment) {
+    if (place == 0 || place % alignment)
+        return nullptr;
+    // Without MAP_FIXED the address is a wish.
+    void *at = mmap(reinterpret_cast<void *>(place), nbytes, PROT_NONE, kPrivate | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return nullptr;
+    if (reinterpret_cast<uint64_t>(at) % alignment == 0)
+        return static_cast<char *>(at);
+    munmap(at, nbytes);
+    return nullptr;
+}
+
 int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
     uint64_t page = os_page_size();
     if (nbytes > UINT64_MAX - alignment)
         return ENOMEM;
+    if (char *start = reserve_at(likely_place, nbytes, alignment)) {
+        uint64_t below = reinterpret_cast<uint64_t>(start);
+        likely_place = below > nbytes ? (below - nbytes) / alignment * alignment : 0;
+        *ret = start;
+        return 0;
+    }
     //   taken:  |<- head ->|<-------- nbytes -------->|<- tail ->|
     //                      ^ multiple of alignment
     uint64_t taken = nbytes + alignment - page;
@@ -119,8 +142,6 @@ int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
     int error = head ? errno_of(munmap(start, head)) : 0;
     if (!error && tail)
         error = errno_of(munmap(start + head + nbytes, tail));
-    if (!error)
-        error = make_joinable(start + head);
     if (error) {
         munmap(start, taken);
         return error;
@@ -129,7 +150,11 @@ int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
     return 0;
 }
 
-int os_release(char *address, uint64_t nbytes) { return errno_of(munmap(address, nbytes)); }
+int os_release(char *address, uint64_t nbytes) {
+    int error = errno_of(munmap(address, nbytes));
+    likely_place = reinterpret_cast<uint64_t>(address);
+    return error;
+}
 
 int os_flags_private(bool reserve) { return reserve ? kPrivate : kPrivate | MAP_NORESERVE; }
 

@@ -58,6 +58,8 @@ int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
     return 0;
 }
 
+int os_make_joinable(char *) { return 0; }
+
 int os_release(char *address, uint64_t nbytes) { return errno_of(munmap(address, nbytes)); }
 
 int os_flags_private(bool reserve) { return reserve ? kPrivate : kPrivate | MAP_NORESERVE; }
@@ -117,8 +119,7 @@ int os_protect(char *address, uint64_t nbytes, int prot) {
     return errno_of(mprotect(address, nbytes, prot));
 }
 
-// madvise(MADV_DONTNEED) may leave the bytes where they are on systems other than Linux, and nothing
-// else gives pages back in place.
+// madvise(MADV_DONTNEED) may leave the bytes where they are on systems other than Linux.
 int os_discard(char *, uint64_t) { return ENOTSUP; }
 
 int os_populate(char *, uint64_t, bool) { return ENOTSUP; }

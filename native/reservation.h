@@ -51,6 +51,7 @@ struct sa_reservation {
     uint64_t holds = 0;
     bool owned = true;
     bool taken = true;  // the range is not yet given back
+    bool joinable = false;  // os_make_joinable was called
 
     // Adds a hold; drop_hold may free the reservation.
     void hold();

@@ -353,9 +353,6 @@ class PageMapping(GuardedAccess):
             change.
         OutOfBoundsError, ValueError, ClosedError, OSError
             As `alloc`.
-        UnsupportedError
-            Outside Linux.
-
         See Also
         --------
         madvise(2) under ``MADV_DONTNEED``
