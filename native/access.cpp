@@ -190,20 +190,12 @@ struct StoreRecord : CopyIn {
     }
 };
 
-// Moves n bytes of a region that can fault; how many it moved before the first bad page.
+// With the handler in place: how many bytes it moved before the first bad page.
 template <class Move>
-uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
-                      uint64_t n, const Move &move) {
+uint64_t move_under_guard(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
+                          uint64_t n, const Move &move) {
     char *ours = r->base + at;
     const char *start = r->base + region.start, *stop = r->base + region.stop;
-    if (!guard_ready()) {
-        int64_t moved = move.quietly(ours, done, n);
-        if (moved >= 0 || moved == -EFAULT)
-            return moved < 0 ? 0 : static_cast<uint64_t>(moved);
-        // The system call is not to be had here (an old seccomp profile): fall back on the handler.
-        ArmedGuard armed;
-        return run_guarded(start, stop, [&] { move(ours, done, n); }) ? n : 0;
-    }
     if (run_guarded(start, stop, [&] { move(ours, done, n); }))
         return n;
     // memmove may touch the last page first: once more, page by page, to the first bad one.
@@ -218,6 +210,20 @@ uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint
     return moved;
 }
 
+// The same, whoever has the handler.
+template <class Move>
+uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
+                      uint64_t n, const Move &move) {
+    if (!guard_ready()) {
+        int64_t moved = move.quietly(r->base + at, done, n);
+        if (moved >= 0 || moved == -EFAULT)
+            return moved < 0 ? 0 : static_cast<uint64_t>(moved);
+        // Not to be had here (no Linux, or an old seccomp profile): fall back on the handler.
+        ArmedGuard armed;
+        return move_under_guard(r, region, at, done, n, move);
+    }
+    return move_under_guard(r, region, at, done, n, move);
+}
 // One region's part of a transfer. SA_OK, or SA_ACCESS with `*moved` bytes done.
 template <class Move>
 int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,

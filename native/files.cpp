@@ -46,7 +46,7 @@ int FileSet::acquire(int fd, const char *name, bool own_position, bool write, co
     auto &slot = files_[{facts.device, facts.inode}];
     if (auto known = slot.lock()) {
         *ret = known;
-        return write && !known->writable() ? known->make_writable(fd, own_position) : 0;
+        return can_write && !known->writable() ? known->make_writable(fd, own_position) : 0;
     }
     int kept = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (kept < 0)

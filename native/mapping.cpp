@@ -140,7 +140,7 @@ int describe_window(const MapRequest &request, Region *region, sa_report *ret, O
             copy_name(request.name, ret);
             return SA_FILE_END;
         }
-        if (facts->size_can_change || facts->size % unit)
+        if (facts->is_regular && (facts->size_can_change || facts->size % unit))
             region->file_size = facts->size;
     }
     region->can_fault = facts->can_fault;
@@ -264,14 +264,35 @@ int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
 
 namespace {
 
-// One region's part of set_writable. The part is not yet changed in the table.
-int set_part_writable(sa_reservation *r, const Region &region, Range part, bool writable) {
+// One region's part of set_writable, in memory and in the table.
+int set_part_writable(sa_reservation *r, Region part, bool writable) {
     char *at = r->base + part.start;
-    if (region.kind == SA_ZERO && writable)
+    int error = 0, prot = writable ? part.prot | PROT_WRITE : part.prot & ~PROT_WRITE;
+    if (part.kind == SA_ZERO && writable) {
         // All zeros, so fresh memory shows the same.
-        return os_place(at, part.nbytes(), PROT_READ | PROT_WRITE, os_flags_private(false), -1, 0);
-    int prot = writable ? region.prot | PROT_WRITE : region.prot & ~PROT_WRITE;
-    return prot == region.prot ? 0 : os_protect(at, part.nbytes(), prot);
+        error = os_place(at, part.nbytes(), prot, os_flags_private(false), -1, 0);
+        part.kind = SA_PRIVATE;
+    } else if (prot != part.prot) {
+        error = os_protect(at, part.nbytes(), prot);
+    }
+    if (error)
+        return error;
+    part.prot = prot;
+    r->table.replace(std::move(part));
+    return 0;
+}
+
+// The regions of a range, cut to it.
+std::vector<Region> parts_of(sa_reservation *r, Range range) {
+    std::vector<Region> parts;
+    each_region(r, range, [&](const Region &region, Range part) {
+        parts.push_back(region);
+        parts.back().file_offset += static_cast<int64_t>(part.start - region.start);
+        parts.back().start = part.start;
+        parts.back().stop = part.stop;
+        return int{SA_OK};
+    });
+    return parts;
 }
 
 }  // namespace
@@ -283,30 +304,21 @@ int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writa
     Pins forbidding = writable ? Pins::None : Pins::Writable;
     if (int code = check_mapped(r, offset, nbytes, forbidding, true, &range, ret))
         return code;
-    if (int code = each_region(r, range, [&](const Region &region, Range) {
-            return writable && !region.may_write ? system_error(EACCES, region.file_name(), ret)
-                                                 : SA_OK;
-        }))
-        return code;
-    Range left = range;
-    while (left.start < left.stop) {
-        Region region = *r->table.find(left.start);
-        Range part{left.start, std::min(left.stop, region.stop)};
+    std::vector<Region> parts = parts_of(r, range);
+    for (const Region &part : parts)
+        if (writable && !part.may_write)
+            return system_error(EACCES, part.file_name(), ret);
+    for (size_t i = 0; i < parts.size(); i++) {
         r->table.prepare();
-        if (int error = set_part_writable(r, region, part, writable)) {
-            // Those before it are as good either way: say how far it came.
-            ret->transferred = part.start - range.start;
-            return system_error(error, region.file_name(), ret);
+        int error = set_part_writable(r, parts[i], writable);
+        if (!error)
+            continue;
+        for (size_t j = 0; j < i; j++) {  // as they were; what cannot be undone stays in the table
+            r->table.prepare();
+            if (os_protect(r->base + parts[j].start, parts[j].nbytes(), parts[j].prot) == 0)
+                r->table.replace(parts[j]);
         }
-        Region changed = region;
-        changed.start = part.start;
-        changed.stop = part.stop;
-        changed.file_offset += static_cast<int64_t>(part.start - region.start);
-        changed.prot = writable ? region.prot | PROT_WRITE : region.prot & ~PROT_WRITE;
-        if (region.kind == SA_ZERO && writable)
-            changed.kind = SA_PRIVATE;
-        r->table.replace(std::move(changed));
-        left.start = part.stop;
+        return system_error(error, parts[i].file_name(), ret);
     }
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -398,6 +410,9 @@ int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
         return code;
     Range piece{range.start, std::min(range.stop, range.start + kCommitPiece)};
     int code = each_region(r, piece, [&](const Region &region, Range part) {
+        if (!region.readable())
+            return access_error(SA_UNMAPPED, false, part.start, part.start - range.start,
+                                region.file_name(), ret);
         uint64_t bad;
         int error = populate(r, region, part, &bad);
         if (!error)

@@ -13,6 +13,7 @@ namespace sparsearray {
 struct OsFile {
     dev_t device;
     ino_t inode;
+    bool is_regular;
     bool has_size;       // a regular file or a block device
     bool size_can_change;  // a regular file that is not sealed against shrinking
     bool can_fault;

@@ -301,6 +301,7 @@ int os_describe_file(int fd, OsFile *ret) {
     } else if (S_ISREG(st.st_mode)) {
         int seals = fcntl(fd, F_GET_SEALS);
         bool sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
+        ret->is_regular = true;
         ret->has_size = true;
         ret->size = static_cast<uint64_t>(st.st_size);
         ret->size_can_change = !sealed;

@@ -153,6 +153,7 @@ int os_describe_file(int fd, OsFile *ret) {
     ret->inode = st.st_ino;
     ret->can_fault = true;
     if (S_ISREG(st.st_mode)) {
+        ret->is_regular = true;
         ret->has_size = true;
         ret->size = static_cast<uint64_t>(st.st_size);
         ret->size_can_change = true;

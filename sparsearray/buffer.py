@@ -107,7 +107,9 @@ class SparseBuffer(PageMapping):
         self.name = name
 
     def __del__(self, release=lib.sa_release) -> None:  # type: ignore[no-untyped-def]
-        release(self._cell[0])
+        cell = getattr(self, "_cell", None)  # none where __init__ was never called
+        if cell is not None:
+            release(cell[0])
 
     # What it is
 
@@ -248,7 +250,12 @@ class SparseBuffer(PageMapping):
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except BufferError:
+            # An exception in the block says more; the memory goes with the last window.
+            if kind is None:
+                raise
 
     def __reduce__(self) -> NoReturn:
         msg = "a SparseBuffer cannot be pickled or copied: its memory belongs to this process"
