@@ -284,10 +284,11 @@ template <class Move> class Records {
     int check() {
         Region *region = nullptr;
         for (uint64_t i = 0; i < count_; i++) {
-            if (in(region, i) && (Move::write ? region->writable() : region->readable()))
+            int64_t at = offset_of(i);
+            if (in(region, at) && (Move::write ? region->writable() : region->readable()))
                 continue;
-            if (int code = check_range(r_, offsets_[i], static_cast<int64_t>(nbytes_), Move::write,
-                                       &region, ret_))
+            if (int code = check_range(r_, at, static_cast<int64_t>(nbytes_), Move::write, &region,
+                                       ret_))
                 return failed(code, i);
         }
         return SA_OK;
@@ -299,11 +300,12 @@ template <class Move> class Records {
         uint64_t i = 0;
         while (i < count_) {
             Region *region = nullptr;
-            if (int code = check_range(r_, offsets_[i], static_cast<int64_t>(nbytes_), Move::write,
-                                       &region, ret_))
+            int64_t at = offset_of(i);
+            if (int code = check_range(r_, at, static_cast<int64_t>(nbytes_), Move::write, &region,
+                                       ret_))
                 return failed(code, i);
-            if (!region || !in(region, i)) {  // nothing to move, or across regions
-                if (int code = one(i))
+            if (!region || !in(region, at)) {  // nothing to move, or across regions
+                if (int code = one(i, at))
                     return code;
                 i++;
                 continue;
@@ -319,11 +321,15 @@ template <class Move> class Records {
     }
 
   private:
-    bool in(const Region *region, uint64_t i) const {
+    // Once for each use: another thread may write to the caller's array meanwhile, and what was checked
+    // must be what is used.
+    int64_t offset_of(uint64_t i) const { return __atomic_load_n(&offsets_[i], __ATOMIC_RELAXED); }
+
+    bool in(const Region *region, int64_t at) const {
         if (!region || region->nbytes() < nbytes_)
             return false;
         // One comparison for both ends: below the start it wraps round.
-        return static_cast<uint64_t>(offsets_[i]) - region->start <= region->nbytes() - nbytes_;
+        return static_cast<uint64_t>(at) - region->start <= region->nbytes() - nbytes_;
     }
 
     int failed(int code, uint64_t i) {
@@ -332,9 +338,10 @@ template <class Move> class Records {
         return code;
     }
 
-    int one(uint64_t i) {
+    // SAFETY: check_range or `in` allowed the record at this offset.
+    int one(uint64_t i, int64_t offset) {
         Region *region;
-        uint64_t at = static_cast<uint64_t>(offsets_[i]), done = 0;
+        uint64_t at = static_cast<uint64_t>(offset), done = 0;
         while (done < nbytes_) {
             region = r_->table.find(at + done);
             uint64_t step = std::min(nbytes_ - done, region->stop - (at + done));
@@ -351,13 +358,13 @@ template <class Move> class Records {
         uint64_t start = region.start, last = region.nbytes() - size;
         char *base = r_->base + region.start;
         for (; i < stop; i++) {
-            uint64_t at = static_cast<uint64_t>(offsets_[i]) - start;
+            uint64_t at = static_cast<uint64_t>(offset_of(i)) - start;
             if (at > last)
                 break;
             // Far ahead, so that the misses of neighbouring records overlap; a prefetch of a bad
             // address does nothing.
             if (i + 16 < stop)
-                __builtin_prefetch(base + (static_cast<uint64_t>(offsets_[i + 16]) - start),
+                __builtin_prefetch(base + (static_cast<uint64_t>(offset_of(i + 16)) - start),
                                    Move::write);
             move_.template record<Size>(base + at, i, size);
         }
@@ -385,9 +392,13 @@ template <class Move> class Records {
             whole = run_guarded(r_->base + region.start, r_->base + region.stop,
                                 [&] { to = run_plain(region, from, stop); });
         if (!whole) {  // a fault, or no guard: one by one
-            for (to = from; to < stop && in(&region, to); to++)
-                if (int code = one(to))
+            for (to = from; to < stop; to++) {
+                int64_t at = offset_of(to);
+                if (!in(&region, at))
+                    break;
+                if (int code = one(to, at))
                     return code;
+            }
             *i = to;
             return SA_OK;
         }
@@ -400,7 +411,7 @@ template <class Move> class Records {
         uint64_t n = region.nbytes();
         uint64_t good = still_in_file(region, region.start, n, Move::write);
         for (uint64_t i = from; good < n && i < to; i++) {
-            uint64_t at = static_cast<uint64_t>(offsets_[i]);
+            uint64_t at = static_cast<uint64_t>(offset_of(i));
             if (at - region.start + nbytes_ <= good)
                 continue;
             uint64_t bad = std::max(at, region.start + good);

@@ -17,6 +17,7 @@ __all__ = [
     "failure",
     "ffi",
     "from_buffer",
+    "idle",
     "index",
     "lib",
     "out_of_bounds",
@@ -25,6 +26,7 @@ __all__ = [
     "pointer",
     "put_back",
     "take",
+    "take_idle",
 ]
 
 BYTES = ffi.typeof("char[]")
@@ -32,14 +34,14 @@ from_buffer = ffi.from_buffer
 
 # Every native call reports into a structure that no other call has meanwhile: taken off this list,
 # which is one step for all threads and interrupts, and put back after use.
-_idle: list[Any] = []
-put_back = _idle.append
+idle: list[Any] = []
+put_back, take_idle = idle.append, idle.pop
 
 
 def take() -> Any:
     """Take a report for one native call; `put_back` it afterwards."""
     try:
-        return _idle.pop()
+        return take_idle()
     except IndexError:
         return ffi.new("sa_report *")
 

@@ -11,6 +11,7 @@ from ._binding import (
     failure,
     ffi,
     from_buffer,
+    idle,
     index,
     lib,
     out_of_bounds,
@@ -19,6 +20,7 @@ from ._binding import (
     pointer,
     put_back,
     take,
+    take_idle,
 )
 from .atomics import AtomicSlice
 from .window import as_shape
@@ -177,7 +179,17 @@ class GuardedAccess:
             payload = from_buffer(BYTES, out, True)
         except _NO_BUFFER as error:
             payload = _payload(out, "read_into", error, writable=True)
-        self._move("read", _read, offset, len(payload), payload)
+        # As _move does it, without the call: a fifth of the time of a small copy.
+        if type(offset) is not int:
+            offset = index(offset)
+        report = take_idle() if idle else take()
+        try:
+            code = _read(self._reservation, offset, len(payload), payload, report)
+        except OverflowError:
+            raise self._overflow("read", offset, len(payload)) from None
+        if code:
+            self._finish(code, report, "read", _read, offset, len(payload), payload)
+        put_back(report)
 
     def write_at(self, offset: int, data: Any) -> None:
         """
@@ -204,7 +216,16 @@ class GuardedAccess:
             payload = from_buffer(BYTES, data)
         except _NO_BUFFER as error:
             payload = _payload(data, "write_at", error, writable=False)
-        self._move("write", _write, offset, len(payload), payload)
+        if type(offset) is not int:
+            offset = index(offset)
+        report = take_idle() if idle else take()
+        try:
+            code = _write(self._reservation, offset, len(payload), payload, report)
+        except OverflowError:
+            raise self._overflow("write", offset, len(payload)) from None
+        if code:
+            self._finish(code, report, "write", _write, offset, len(payload), payload)
+        put_back(report)
 
     def fill_at(self, offset: int, value: int, nbytes: int) -> None:
         """
