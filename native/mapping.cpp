@@ -99,12 +99,14 @@ Region private_region(Range range, bool reserve) {
 
 // Calls visit(region, range) for the part of each region in the range.
 template <class Visit> int each_region(sa_reservation *r, Range range, Visit visit) {
-    Region *region = r->table.at_or_after(range.start);
-    while (region && region->start < range.stop) {
-        Range part{std::max(range.start, region->start), std::min(range.stop, region->stop)};
+    for (uint64_t at = range.start; at < range.stop;) {
+        Region *region = r->table.at_or_after(at);
+        if (!region || region->start >= range.stop)
+            break;
+        Range part{std::max(at, region->start), std::min(range.stop, region->stop)};
         if (int code = visit(*region, part))
             return code;
-        region = r->table.at_or_after(part.stop);
+        at = part.stop;
     }
     return SA_OK;
 }

@@ -1,5 +1,6 @@
 #include "table.h"
 
+#include <algorithm>
 #include <sys/mman.h>
 
 #include "core.h"
@@ -88,11 +89,6 @@ Region *RegionTable::at_or_after(uint64_t offset) {
     if (Region *region = find(offset))
         return region;
     auto it = map_.lower_bound(offset);
-    return it == map_.end() ? nullptr : &it->second;
-}
-
-Region *RegionTable::after(const Region &region) {
-    auto it = map_.lower_bound(region.stop);
     return it == map_.end() ? nullptr : &it->second;
 }
 

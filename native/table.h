@@ -55,7 +55,6 @@ class RegionTable {
     Region *find(uint64_t offset);
     // The first region that ends after `offset`, or null.
     Region *at_or_after(uint64_t offset);
-    Region *after(const Region &region);
     const Map &all() const { return map_; }
     bool empty(uint64_t start, uint64_t stop);
     // The first byte of `start` to `stop` that is in no region, or `stop`.
