@@ -236,6 +236,9 @@ int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_
         int reason = reason_of_fault(region, at + moved, Move::write);
         if (!reason && tries < 3)
             continue;  // there is room again, or the file has grown back
+        // The end may lie in a page before the one that faulted.
+        if (reason == SA_FILE_TRUNCATED)
+            moved = still_in_file(region, at, moved, Move::write);
         return access_error(reason ? reason : SA_IO_ERROR, Move::write, at + moved, done + moved,
                             region.file_name(), ret);
     }
@@ -334,7 +337,8 @@ template <class Move> class Records {
 
     int failed(int code, uint64_t i) {
         ret_->value = i;
-        ret_->transferred = 0;
+        if (!Move::write)
+            ret_->transferred = 0;  // nothing half-read is given out
         return code;
     }
 
@@ -418,7 +422,8 @@ template <class Move> class Records {
             // In the zeros that were past the end from the start, reading is right.
             if (!Move::write && region.in_file(bad) >= region.file_size)
                 continue;
-            access_error(SA_FILE_TRUNCATED, Move::write, bad, 0, region.file_name(), ret_);
+            access_error(SA_FILE_TRUNCATED, Move::write, bad, i * nbytes_ + (bad - at),
+                         region.file_name(), ret_);
             return failed(SA_ACCESS, i);
         }
         return SA_OK;

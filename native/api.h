@@ -138,7 +138,8 @@ int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, sa_rep
 int sa_read_record(sa_reservation *r, int64_t offset, uint64_t nbytes, sa_report *ret);
 int sa_write_record(sa_reservation *r, int64_t offset, uint64_t nbytes, const char *data,
                     sa_report *ret);
-/* `count` records of `nbytes` each; of a failure `value` is the record's index. */
+/* `count` records of `nbytes` each; of a failure `value` is the record's index. What is scattered is
+ * checked as a whole first; `transferred` are the bytes of `values` before the first bad one. */
 int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes, char *out,
               sa_report *ret);
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,

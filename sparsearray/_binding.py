@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from operator import index
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "plain_dtype",
     "pointer",
     "put_back",
+    "refuse_objects",
     "take",
     "take_idle",
 ]
@@ -72,6 +74,23 @@ def plain_dtype(dtype: object) -> np.dtype:
         msg = f"dtype {found} holds Python objects, which cannot live in mapped memory"
         raise TypeError(msg)
     return found
+
+
+def refuse_objects(data: object) -> None:
+    """Refuse a buffer that holds Python objects, whose references would be overwritten."""
+    if isinstance(data, bytes | bytearray):
+        return
+    if isinstance(data, np.ndarray):
+        plain_dtype(data.dtype)
+        return
+    try:
+        found = memoryview(data).format  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # no buffer, or one without a format
+        return
+    # Names of fields stand between colons.
+    if "O" in re.sub(":[^:]*:", "", found):
+        msg = f"{type(data).__name__} of format {found!r} holds Python objects"
+        raise TypeError(msg)
 
 
 def pointer(array: np.ndarray, *, writable: bool) -> Any:
@@ -154,10 +173,13 @@ def _mapping_limit() -> str:
     """If the process has about as many mappings as it may, say so."""
     try:
         with open("/proc/sys/vm/max_map_count", "rb") as file:
-            limit = int(file.read())
-        with open("/proc/self/maps", "rb") as file:
-            count = file.read().count(b"\n")
-    except OSError:  # no /proc: nothing to add
+            limit = int(file.read(32))
+        count = 0
+        with open("/proc/self/maps", "rb", buffering=0) as file:
+            # In small pieces: at the limit there may be no memory for large ones.
+            while piece := file.read(1 << 12):
+                count += piece.count(b"\n")
+    except (OSError, MemoryError):  # no /proc, or no memory to look: nothing to add
         return ""
     if count < _MANY_MAPPINGS * limit:
         return ""

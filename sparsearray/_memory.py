@@ -1,6 +1,8 @@
 """How much memory there is to be had."""
 
-__all__ = ["available_memory"]
+import os
+
+__all__ = ["available_memory", "own_memory"]
 
 
 def available_memory() -> int | None:
@@ -22,3 +24,19 @@ def available_memory() -> int | None:
     except OSError:
         return None
     return found or None
+
+
+def own_memory() -> int:
+    """
+    Say how much this process has in memory already.
+
+    Returns
+    -------
+    int
+        In bytes; 0 where the system does not say. See ``/proc/self/statm`` in proc(5).
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0

@@ -19,6 +19,7 @@ from ._binding import (
     plain_dtype,
     pointer,
     put_back,
+    refuse_objects,
     take,
     take_idle,
 )
@@ -175,6 +176,8 @@ class GuardedAccess:
         TypeError
             `out` is no buffer, or holds objects.
         """
+        if type(out) is not np.ndarray or out.dtype.hasobject:
+            refuse_objects(out)
         try:
             payload = from_buffer(BYTES, out, True)
         except _NO_BUFFER as error:
@@ -212,6 +215,8 @@ class GuardedAccess:
         ValueError
             `data` is not C-contiguous.
         """
+        if type(data) is not np.ndarray or data.dtype.hasobject:
+            refuse_objects(data)
         try:
             payload = from_buffer(BYTES, data)
         except _NO_BUFFER as error:
@@ -396,7 +401,7 @@ class GuardedAccess:
         array([50,  7, 50], dtype=uint8)
         """
         found = plain_dtype(dtype)
-        places = _offsets(offsets)
+        places = _offsets(offsets, "gather", found.itemsize, self._nbytes)
         out: NDArray[Any] = np.empty(places.shape, found)
         payload = pointer(out, writable=True)
         self._each_record("gather", lib.sa_gather, places, found.itemsize, payload)
@@ -420,9 +425,9 @@ class GuardedAccess:
         TypeError
             The dtype holds objects, or `offsets` are no ints.
         """
-        places = _offsets(offsets)
         array = np.asarray(values)
         plain_dtype(array.dtype)
+        places = _offsets(offsets, "scatter", array.dtype.itemsize, self._nbytes)
         records = np.ascontiguousarray(np.broadcast_to(array, places.shape))
         payload = pointer(records, writable=False)
         self._each_record("scatter", lib.sa_scatter, places, records.dtype.itemsize, payload)
@@ -520,14 +525,18 @@ def _payload(data: Any, method: str, error: Exception, *, writable: bool) -> Any
     return pointer(data, writable=writable)
 
 
-def _offsets(offsets: ArrayLike) -> NDArray[np.int64]:
+def _offsets(offsets: ArrayLike, operation: str, nbytes: int, total: int) -> NDArray[np.int64]:
+    """Return offsets as an array of 64-bit integers, which holds all that can be good ones."""
     array = np.asarray(offsets)
     if array.size == 0 and not isinstance(offsets, np.ndarray):
         array = array.astype(np.int64)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind == "O" or (array.dtype.kind == "u" and array.size and array.max() >> 63):
+        for offset in array.flat:  # some are integers too large, or no integers at all
+            number = index(offset)
+            if not -(1 << 63) <= number < 1 << 63:
+                what = place(operation, number, nbytes)
+                raise ValueError(f"{what}: negative") if number < 0 else out_of_bounds(what, total)
+    elif array.dtype.kind not in "iu":
         msg = f"offsets must be integers, not {array.dtype}"
         raise TypeError(msg)
-    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-        msg = f"record at {array.max()}: past the end of any buffer"
-        raise out_of_bounds(msg, np.iinfo(np.int64).max)
     return np.ascontiguousarray(array, np.int64).reshape(array.shape)

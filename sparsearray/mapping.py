@@ -6,7 +6,7 @@ from typing import Any
 
 from ._binding import describe, failure, ffi, index, lib, place, put_back, take
 from ._descriptor import opened
-from ._memory import available_memory
+from ._memory import available_memory, own_memory
 from .access import GuardedAccess
 from .errors import AccessError
 from .region import Region
@@ -32,6 +32,8 @@ _ADVICE = {
 _NAME_LIMIT = 79  # bytes: ANON_VMA_NAME_MAX_LEN with its closing zero
 _NAME_REFUSED = set("[]\\`$")
 _MARGIN = 64 << 20  # bytes of memory that `commit` leaves to others
+_C_INTS = range(-(1 << 31), 1 << 31)
+_FILE_OFFSETS = range(1 << 63)
 _PIECE = 64 << 20  # bytes that `commit` faults in at a time
 
 
@@ -211,7 +213,7 @@ class PageMapping(GuardedAccess):
                 found.fd,
                 found.name,
                 found.own_position,
-                index(file_offset),
+                _number("file_offset", file_offset, _FILE_OFFSETS),
                 mode,
             )
 
@@ -241,7 +243,7 @@ class PageMapping(GuardedAccess):
         BufferError, OutOfBoundsError, ClosedError, OSError
             As `map_file`.
         """
-        prot, flags = index(prot), index(flags)
+        prot, flags = _number("prot", prot, _C_INTS), _number("flags", flags, _C_INTS)
         writable = bool(prot & mmap.PROT_WRITE) and not flags & mmap.MAP_PRIVATE
         with opened(file, writable=writable) as found:
             self._change(
@@ -254,7 +256,7 @@ class PageMapping(GuardedAccess):
                 found.fd,
                 found.name,
                 found.own_position,
-                index(file_offset),
+                _number("file_offset", file_offset, _FILE_OFFSETS),
             )
 
     def mmap_anonymous(self, offset: int, nbytes: int, prot: int, flags: int) -> None:
@@ -278,8 +280,8 @@ class PageMapping(GuardedAccess):
             lib.sa_map_raw,
             offset,
             nbytes,
-            index(prot),
-            index(flags),
+            _number("prot", prot, _C_INTS),
+            _number("flags", flags, _C_INTS),
             -1,
             b"",
             False,
@@ -353,6 +355,7 @@ class PageMapping(GuardedAccess):
             change.
         OutOfBoundsError, ValueError, ClosedError, OSError
             As `alloc`.
+
         See Also
         --------
         madvise(2) under ``MADV_DONTNEED``
@@ -384,6 +387,8 @@ class PageMapping(GuardedAccess):
         done, code = 0, lib.SA_MORE
         report = take()
         try:
+            if nbytes > _PIECE and self._is_too_much(offset, offset + nbytes):
+                raise _no_memory(offset, nbytes, 0)
             while code == lib.SA_MORE:
                 left = available_memory()
                 if left is not None and left < min(nbytes - done, _PIECE) + _MARGIN:
@@ -396,6 +401,17 @@ class PageMapping(GuardedAccess):
             report.transferred = done
             raise failure(code, report, "commit", offset, nbytes, self._nbytes)
         put_back(report)
+
+    def _is_too_much(self, start: int, stop: int) -> bool:
+        """Whether private memory of a range cannot fit, even if what there is is part of it."""
+        wanted = sum(
+            min(stop, region.offset + region.nbytes) - max(start, region.offset)
+            for region in self.regions
+            if region.kind == "private" and region.writable
+            if region.offset < stop and start < region.offset + region.nbytes
+        )
+        left = available_memory()
+        return left is not None and wanted > left + own_memory()
 
     def advise(self, offset: int, nbytes: int, advice: str) -> None:
         """
@@ -520,6 +536,16 @@ class PageMapping(GuardedAccess):
         start = index(offset)
         length = self._nbytes - start if nbytes is None else index(nbytes)
         self._change("flush", lib.sa_flush, start, length)
+
+
+def _number(name: str, value: int, allowed: range) -> int:
+    number = index(value)
+    if number not in allowed:
+        msg = f"{name} {describe(number)}: " + (
+            "negative" if number < 0 else "past the end of all there are"
+        )
+        raise ValueError(msg)
+    return number
 
 
 def _no_memory(offset: int, nbytes: int, done: int) -> AccessError:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsearray._text import count, size
 from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import SparseError
 
 from .elf import MAGIC, read_elf
-from .text import count, size
 
 __all__ = ["extents_of", "print_info"]
 

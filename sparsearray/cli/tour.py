@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsearray._text import count, size
 from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import AccessError, SparseError
 from sparsearray.region import Region
 
 from .elf import ElfFile, Segment, read_elf
-from .text import count, size
 
 __all__ = ["elf_files", "map_elf", "print_tour", "resident_in"]
 
