@@ -326,7 +326,7 @@ class GuardedAccess:
         start = index(offset)
         if start >= 0 and start + nbytes > self._nbytes:
             raise self._overflow("read", start, nbytes)
-        out = np.empty(shape, dtype)
+        out = _new_array(shape, dtype)
         self._move("read", _read, start, nbytes, pointer(out, writable=True))
         return out
 
@@ -402,7 +402,7 @@ class GuardedAccess:
         """
         found = plain_dtype(dtype)
         places = _offsets(offsets, "gather", found.itemsize, self._nbytes)
-        out: NDArray[Any] = np.empty(places.shape, found)
+        out = _new_array(places.shape, found)
         payload = pointer(out, writable=True)
         self._each_record("gather", lib.sa_gather, places, found.itemsize, payload)
         return out
@@ -506,6 +506,11 @@ class GuardedAccess:
         return found
 
 
+def _new_array(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
+    """Make an array to read into. numpy gives an item of no bytes one, which nothing will fill."""
+    return np.empty(shape, dtype) if dtype.itemsize else np.zeros(shape, dtype)
+
+
 _NO_BUFFER = (ValueError, BufferError, TypeError)
 
 
@@ -528,8 +533,11 @@ def _payload(data: Any, method: str, error: Exception, *, writable: bool) -> Any
 def _offsets(offsets: ArrayLike, operation: str, nbytes: int, total: int) -> NDArray[np.int64]:
     """Return offsets as an array of 64-bit integers, which holds all that can be good ones."""
     array = np.asarray(offsets)
-    if array.size == 0 and not isinstance(offsets, np.ndarray):
-        array = array.astype(np.int64)
+    if not isinstance(offsets, np.ndarray):
+        if array.size == 0:
+            array = array.astype(np.int64)
+        elif array.dtype.kind == "f":  # what numpy makes of integers beyond 2**63 among others
+            array = np.asarray(offsets, object)
     if array.dtype.kind == "O" or (array.dtype.kind == "u" and array.size and array.max() >> 63):
         for offset in array.flat:  # some are integers too large, or no integers at all
             number = index(offset)

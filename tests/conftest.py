@@ -1,0 +1,187 @@
+"""What several test files need: scripts in processes of their own, and the kernel's view."""
+
+import gc
+import mmap
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+from sparsearray import SparseBuffer, UnsupportedError
+
+PAGE = mmap.PAGESIZE
+
+PRELUDE = """
+import ctypes, errno, mmap, os, signal, sys, threading
+import numpy as np
+from sparsearray import *
+P = mmap.PAGESIZE
+
+def failure(call, *arguments):
+    try:
+        call(*arguments)
+    except Exception as error:
+        return error
+    raise SystemExit(f"{call} raised nothing")
+"""
+
+
+class Mapping(NamedTuple):
+    """One line of /proc/self/maps, clipped to a buffer; `start` is relative to it."""
+
+    start: int
+    stop: int
+    perms: str
+    file_offset: int
+    inode: int
+    path: str
+    rss: int
+
+
+def read_mappings(address: int, nbytes: int, source: str = "smaps") -> list[Mapping]:
+    """Read what the kernel has mapped in a range of addresses."""
+    found: list[Mapping] = []
+    inside = False
+    for line in Path(f"/proc/self/{source}").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if fields[0].endswith(":"):
+            if inside and fields[0] == "Rss:":
+                found[-1] = found[-1]._replace(rss=int(fields[1]) << 10)
+            continue
+        first, last = (int(number, 16) for number in fields[0].split("-"))
+        start, stop = max(first, address), min(last, address + nbytes)
+        inside = start < stop
+        if inside:
+            offset = int(fields[2], 16) + start - first
+            path = fields[5] if len(fields) > 5 else ""
+            found.append(
+                Mapping(start - address, stop - address, fields[1], offset, int(fields[4]), path, 0)
+            )
+    return found
+
+
+@pytest.fixture
+def mappings() -> Callable[..., list[Mapping]]:
+    """Call it with a buffer: the kernel's mappings in its range."""
+
+    def read(buffer: SparseBuffer, source: str = "smaps") -> list[Mapping]:
+        return read_mappings(buffer.address, buffer.nbytes, source)
+
+    return read
+
+
+@pytest.fixture
+def resident() -> Callable[[SparseBuffer], int]:
+    """Call it with a buffer: the bytes of it that are in memory. Its first and last page are holes."""
+
+    def read(buffer: SparseBuffer) -> int:
+        return sum(one.rss for one in read_mappings(buffer.address, buffer.nbytes))
+
+    return read
+
+
+@pytest.fixture
+def pattern() -> Callable[..., bytes]:
+    """Call it with a length and a seed: bytes, none of them zero."""
+
+    def make(nbytes: int, seed: int = 0) -> bytes:
+        return random.Random(seed).randbytes(nbytes).replace(b"\0", b"\x01")
+
+    return make
+
+
+@pytest.fixture
+def make_file(tmp_path: Path, pattern: Callable[..., bytes]) -> Callable[..., tuple[Path, bytes]]:
+    """Call it with a length, a name and a seed: a file, and what is in it."""
+
+    def make(nbytes: int, name: str = "data", seed: int = 1) -> tuple[Path, bytes]:
+        path, data = tmp_path / name, pattern(nbytes, seed)
+        path.write_bytes(data)
+        return path, data
+
+    return make
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call it with a script: run in a process of its own, in a folder of the test's own."""
+
+    def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+        # -P: the folder of the tests' source tree is not where packages are.
+        command = [sys.executable, "-P", "-W", "error", *options, "-c", PRELUDE + dedent(script)]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def run_ok(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+    """Call it with a script that must end well: what it printed."""
+
+    def run(script: str, *options: str) -> str:
+        done = run_python(script, *options)
+        assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def linux_core() -> bool:
+    """Whether the core is built on Linux's system calls, not on those that every system has."""
+    with SparseBuffer(PAGE) as buffer:
+        buffer.alloc(0, PAGE)
+        try:
+            buffer.advise(0, PAGE, "cold")
+        except UnsupportedError:
+            return False
+        return True
+
+
+@pytest.fixture
+def descriptors() -> Callable[[], int]:
+    """Call it: how many descriptors this process has open."""
+
+    def count() -> int:
+        gc.collect()
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    return count
+
+
+def _huge_pool(size: int) -> Path:
+    return Path(f"/sys/kernel/mm/hugepages/hugepages-{size >> 10}kB")
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[int]:
+    """Have at least four free huge pages of the smallest size: that size in bytes."""
+    pools = sorted(
+        int(pool.name[len("hugepages-") : -len("kB")]) << 10
+        for pool in Path("/sys/kernel/mm/hugepages").glob("hugepages-*")
+    )
+    if not pools:
+        pytest.skip("this kernel has no huge pages")
+    size = pools[0]
+    number, free = _huge_pool(size) / "nr_hugepages", _huge_pool(size) / "free_hugepages"
+    before = int(number.read_text())
+    if int(free.read_text()) < 4:
+        try:
+            number.write_text(str(before + 4))
+        except OSError:
+            pytest.skip("the pool of huge pages is empty, and only root may fill it")
+    try:
+        if int(free.read_text()) < 4:
+            pytest.skip("memory is too fragmented for four huge pages")
+        yield size
+    finally:
+        gc.collect()
+        if int(number.read_text()) != before:
+            number.write_text(str(before))

@@ -1,0 +1,171 @@
+"""The public API, frozen: a change here is a change that users notice."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import sparsearray
+from sparsearray import AtomicSlice, SharedMemory, SparseBuffer
+
+NAMES = [
+    "AccessError",
+    "AtomicSlice",
+    "ClosedError",
+    "OutOfBoundsError",
+    "Region",
+    "SharedMemory",
+    "SparseBuffer",
+    "SparseError",
+    "UnsupportedError",
+    "__version__",
+    "shared_memory",
+]
+# By class: what can be called, with the names, kinds and defaults of parameters.
+SIGNATURES = {
+    SparseBuffer: {
+        "__init__": "(self, nbytes, *, alignment=None, name=None)",
+        "advise": "(self, offset, nbytes, advice)",
+        "alloc": "(self, offset, nbytes, *, reserve=False)",
+        "atomic_slice": "(self, offset, count, dtype='u1')",
+        "bind_numa": "(self, offset, nbytes, node)",
+        "close": "(self)",
+        "commit": "(self, offset, nbytes)",
+        "decommit": "(self, offset, nbytes)",
+        "fill_at": "(self, offset, value, nbytes)",
+        "flush": "(self, offset=0, nbytes=None)",
+        "gather": "(self, offsets, dtype)",
+        "map_file": (
+            "(self, offset, nbytes, file, file_offset=0, *, writable=False, copy_on_write=False)"
+        ),
+        "map_zero": "(self, offset, nbytes)",
+        "mmap": "(self, offset, nbytes, prot, flags, file, file_offset=0)",
+        "mmap_anonymous": "(self, offset, nbytes, prot, flags)",
+        "read_at": "(self, offset, nbytes)",
+        "read_into": "(self, offset, out)",
+        "read_plain": "(self, offset, dtype, shape=())",
+        "scatter": "(self, offsets, values)",
+        "set_name": "(self, offset, nbytes, name)",
+        "set_writable": "(self, offset, nbytes, writable)",
+        "unmap": "(self, offset, nbytes)",
+        "window": "(self, offset, shape, dtype='u1', *, writable=None, strides=None, order='C')",
+        "write_at": "(self, offset, data)",
+        "write_plain": "(self, offset, value, dtype=None)",
+    },
+    AtomicSlice: {
+        "compare_exchange": "(self, item, expected, desired)",
+        "exchange": "(self, item, value)",
+        "fetch_add": "(self, item, value)",
+        "fetch_and": "(self, item, value)",
+        "fetch_or": "(self, item, value)",
+        "fetch_sub": "(self, item, value)",
+        "fetch_xor": "(self, item, value)",
+        "load": "(self, item)",
+        "store": "(self, item, value)",
+    },
+    SharedMemory: {"close": "(self)", "fileno": "(self)"},
+}
+PROPERTIES = ["address", "closed", "nbytes", "page_size", "regions", "reserved"]
+# DESIGN section 3: what a module may import of the package, besides what is listed before it.
+ORDER = [
+    "_native",
+    "errors",
+    "_text",
+    "_memory",
+    "_descriptor",
+    "region",
+    "_binding",
+    "window",
+    "shared",
+    "atomics",
+    "access",
+    "mapping",
+    "buffer",
+    "display",
+    "cli",
+]
+
+
+def without_annotations(function: object) -> str:
+    """Write a signature with names and defaults only."""
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def test_names() -> None:
+    """`__all__` holds just these, sorted, and each is there."""
+    assert sparsearray.__all__ == NAMES
+    assert sorted(NAMES) == NAMES
+    for name in NAMES:
+        assert hasattr(sparsearray, name)
+
+
+@pytest.mark.parametrize("kind", SIGNATURES)
+def test_signatures(kind: type) -> None:
+    """The methods of a class, and what they take."""
+    public = [
+        name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")
+    ]
+    expected = SIGNATURES[kind]
+    assert public == sorted(set(expected) - {"__init__"})
+    for name, signature in expected.items():
+        assert without_annotations(getattr(kind, name)) == signature, name
+
+
+def test_properties() -> None:
+    """The properties of a buffer cannot be set."""
+    found = [n for n, v in inspect.getmembers(SparseBuffer) if isinstance(v, property)]
+    assert found == PROPERTIES
+    assert all(getattr(SparseBuffer, name).fset is None for name in found)
+
+
+def test_everything_public_is_documented() -> None:
+    """Every name, method and property says what it is; what can fail says how."""
+    for name in set(NAMES) - {"__version__"}:
+        assert inspect.getdoc(getattr(sparsearray, name)), name
+    for kind, methods in SIGNATURES.items():
+        for name in methods:
+            assert inspect.getdoc(getattr(kind, name)), (kind, name)
+    for name in PROPERTIES:
+        assert inspect.getdoc(getattr(SparseBuffer, name)), name
+    for name in set(SIGNATURES[SparseBuffer]) - {"__init__"}:
+        assert "Raises\n------" in inspect.getdoc(getattr(SparseBuffer, name)), name
+
+
+def test_shared_memory_signature() -> None:
+    """The one function."""
+    expected = "(nbytes, name=None, *, hugepage_size=None)"
+    assert without_annotations(sparsearray.shared_memory) == expected
+
+
+def test_imports_run_one_way() -> None:
+    """A module imports, when it is loaded, only what stands before it in the order of the rooms."""
+    folder = Path(sparsearray.__file__).parent
+    for position, name in enumerate(ORDER):
+        files = [folder / f"{name}.py"]
+        if (folder / name).is_dir():
+            files = list((folder / name).glob("*.py"))
+        for file in files:
+            if not file.exists():  # the native module
+                continue
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ImportFrom) and node.level == 1 and file.parent == folder:
+                    assert node.module is not None
+                    assert node.module in ORDER[:position], (name, node.module)
+
+
+def test_hypothesis_and_pytest_are_not_imported() -> None:
+    """Importing the package imports nothing but numpy, cffi and the standard library."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, sparsearray; "
+        "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'IPython') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
