@@ -1,6 +1,6 @@
 """Numbers as people read them."""
 
-__all__ = ["count", "size"]
+__all__ = ["count", "printable", "size"]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -31,3 +31,15 @@ def count(number: int, what: str) -> str:
     ('1 hole', '12,000 holes')
     """
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def printable(name: str) -> str:
+    r"""
+    Return a file's name as it is, or quoted where it would not print as one line.
+
+    Examples
+    --------
+    >>> printable("libc.so.6"), printable(""), printable("two\nlines")
+    ('libc.so.6', "''", "'two\\nlines'")
+    """
+    return name if name and name.isprintable() else repr(name)

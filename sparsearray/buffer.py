@@ -51,8 +51,8 @@ class SparseBuffer(PageMapping):
     All methods may be called from any thread. A forked child has the buffer too: its private memory
     is copied on write, its shared file windows remain shared.
 
-    See Also
-    --------
+    References
+    ----------
     mmap(2), with ``PROT_NONE`` and ``MAP_NORESERVE``
 
     Examples

@@ -220,14 +220,14 @@ def _draw(mark: _Mark, top: int) -> str:
     kinds = [kind for kind in _COLOURS if kind in found]
     height = _BAR / len(kinds)
     bands = "".join(
-        f"<rect x='{_coordinate(mark.x)}' y='{_coordinate(top + i * height)}' width='{_coordinate(mark.width)}' "
-        f"height='{_coordinate(height)}' fill='{_COLOURS[kind]}'/>"
+        f"<rect x='{_units(mark.x)}' y='{_units(top + i * height)}' "
+        f"width='{_units(mark.width)}' height='{_units(height)}' fill='{_COLOURS[kind]}'/>"
         for i, kind in enumerate(kinds)
     )
     return f"<g><title>{_hover(mark.regions)}</title>{bands}</g>"
 
 
-def _coordinate(number: float) -> str:
+def _units(number: float) -> str:
     return f"{round(number, 2):g}"
 
 
@@ -238,8 +238,8 @@ def _link(mark: _Mark, nbytes: int) -> str:
     left = _EDGE + mark.regions[0].offset * scale
     right = max(_EDGE + (last.offset + last.nbytes) * scale, left + 1)
     points = (
-        f"{_coordinate(left)},{_TOP + _BAR} {_coordinate(right)},{_TOP + _BAR} "
-        f"{_coordinate(mark.x + mark.width)},{_BOTTOM} {_coordinate(mark.x)},{_BOTTOM}"
+        f"{_units(left)},{_TOP + _BAR} {_units(right)},{_TOP + _BAR} "
+        f"{_units(mark.x + mark.width)},{_BOTTOM} {_units(mark.x)},{_BOTTOM}"
     )
     return f"<polygon points='{points}' fill='currentColor' fill-opacity='.1'/>"
 
@@ -250,7 +250,7 @@ def _label(mark: _Mark) -> str:
     if len(text) * _DIGIT > mark.width:
         return ""
     return (
-        f"<text x='{_coordinate(mark.x + mark.width / 2)}' y='{_BOTTOM + 15}' text-anchor='middle' "
+        f"<text x='{_units(mark.x + mark.width / 2)}' y='{_BOTTOM + 15}' text-anchor='middle' "
         f"fill='#fff' pointer-events='none'>{text}</text>"
     )
 
@@ -258,7 +258,7 @@ def _label(mark: _Mark) -> str:
 def _caption(x: float, first: Region) -> str:
     text = f"{first.offset:#x}: regions only, holes squeezed"
     return (
-        f"<text x='{_coordinate(x)}' y='{_BOTTOM + _BAR + 13}' fill='currentColor' "
+        f"<text x='{_units(x)}' y='{_BOTTOM + _BAR + 13}' fill='currentColor' "
         f"fill-opacity='.75'>{text}</text>"
     )
 

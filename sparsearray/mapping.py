@@ -124,8 +124,8 @@ class PageMapping(GuardedAccess):
         OSError
             The system refuses (ENOMEM). As with all mapping calls, what was there still is.
 
-        See Also
-        --------
+        References
+        ----------
         mmap(2), with ``MAP_PRIVATE | MAP_ANONYMOUS``
         """
         self._change("alloc", lib.sa_alloc, offset, nbytes, bool(reserve))
@@ -195,8 +195,8 @@ class PageMapping(GuardedAccess):
         file shorter, guarded calls raise `AccessError` with reason ``'file-truncated'``; a
         copy-on-write window then loses what was written past the new end as well.
 
-        See Also
-        --------
+        References
+        ----------
         mmap(2)
         """
         mode = lib.SA_FILE_READ
@@ -330,8 +330,8 @@ class PageMapping(GuardedAccess):
         OutOfBoundsError, ValueError, ClosedError, OSError
             As `alloc`.
 
-        See Also
-        --------
+        References
+        ----------
         mprotect(2)
         """
         self._change("set_writable", lib.sa_set_writable, offset, nbytes, bool(writable))
@@ -356,8 +356,8 @@ class PageMapping(GuardedAccess):
         OutOfBoundsError, ValueError, ClosedError, OSError
             As `alloc`.
 
-        See Also
-        --------
+        References
+        ----------
         madvise(2) under ``MADV_DONTNEED``
         """
         self._change("decommit", lib.sa_decommit, offset, nbytes)
@@ -379,8 +379,8 @@ class PageMapping(GuardedAccess):
         OutOfBoundsError, ValueError, ClosedError
             As `alloc`.
 
-        See Also
-        --------
+        References
+        ----------
         madvise(2) under ``MADV_POPULATE_WRITE``
         """
         offset, nbytes = index(offset), index(nbytes)
@@ -437,8 +437,8 @@ class PageMapping(GuardedAccess):
         UnsupportedError
             The system does not know this advice.
 
-        See Also
-        --------
+        References
+        ----------
         madvise(2)
         """
         if advice not in _ADVICE:
@@ -468,8 +468,8 @@ class PageMapping(GuardedAccess):
         UnsupportedError
             The system has no NUMA policies.
 
-        See Also
-        --------
+        References
+        ----------
         mbind(2), with ``MPOL_BIND``
         """
         number = index(node)
@@ -499,8 +499,8 @@ class PageMapping(GuardedAccess):
         UnsupportedError
             The kernel was built without it (``CONFIG_ANON_VMA_NAME``).
 
-        See Also
-        --------
+        References
+        ----------
         prctl(2) under ``PR_SET_VMA``
         """
         good = name.isascii() and name.isprintable() and not _NAME_REFUSED.intersection(name)
@@ -529,8 +529,8 @@ class PageMapping(GuardedAccess):
         OutOfBoundsError, ValueError, ClosedError
             The range reaches past the end, is negative, or the buffer is closed.
 
-        See Also
-        --------
+        References
+        ----------
         msync(2), fsync(2)
         """
         start = index(offset)

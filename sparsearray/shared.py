@@ -106,8 +106,8 @@ def shared_memory(
     UnsupportedError
         The system has no ``memfd_create``.
 
-    See Also
-    --------
+    References
+    ----------
     memfd_create(2), fcntl(2) under ``F_ADD_SEALS``
 
     Examples

@@ -1,0 +1,137 @@
+"""The documentation: its examples run, and the reference has every public name."""
+
+import contextlib
+import doctest
+import inspect
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import sparsearray
+import sparsearray.testing
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("docs/index.md", "docs/guide.md", "docs/api.md")
+API = (ROOT / "docs/api.md").read_text()
+
+
+def read_blocks(page: str, language: str) -> str:
+    """Return the code blocks of a page, each at its lines; what lies between is blank."""
+    lines, inside = [], False
+    for line in (ROOT / page).read_text().splitlines():
+        fence = line.startswith("```")
+        lines.append(line if inside and not fence else "")
+        if fence:
+            inside = line == f"```{language}"
+    return "\n".join(lines) + "\n"
+
+
+def public_names(thing: type) -> set[str]:
+    """Return the public attributes of a class, those of its bases in this package included."""
+    bases = [base for base in thing.__mro__ if base.__module__.startswith("sparsearray")]
+    return {name for base in bases for name in vars(base) if not name.startswith("_")}
+
+
+def documented(name: str) -> set[str]:
+    """Return the attributes of a class that the reference has a directive for."""
+    found = set(re.findall(rf"^\.\. auto(?:method|attribute):: {name}\.(\w+)", API, re.MULTILINE))
+    whole = re.search(rf"^\.\. autoclass:: {name}\b.*\n(?: .*\n)*? +:members:$", API, re.MULTILINE)
+    if whole:  # :members: takes what has a docstring
+        thing = getattr(sparsearray, name)
+        found |= {one for one in public_names(thing) if inspect.getdoc(getattr(thing, one))}
+    return found
+
+
+def in_attributes_section(thing: type) -> set[str]:
+    """Return what the Attributes section of a class's docstring describes."""
+    doc = inspect.getdoc(thing) or ""
+    section = re.search(r"Attributes\n-+\n(.*?)(?:\n\n\w+\n-+\n|\Z)", doc, re.DOTALL)
+    return set(re.findall(r"^(\w+) : ", section[1], re.MULTILINE)) if section else set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(page):
+    """The examples of a page give what they say, from top to bottom."""
+    test = doctest.DocTestParser().get_doctest(
+        read_blocks(page, "pycon"), {}, page, str(ROOT / page), 0
+    )
+    said = io.StringIO()
+    doctest.DocTestRunner(verbose=False).run(test, out=said.write)
+    assert not said.getvalue(), said.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_other_python(page):
+    """Every example of a page is one that runs."""
+    text = (ROOT / page).read_text()
+    assert text.count(">>> ") == read_blocks(page, "pycon").count(">>> ")
+    assert "```python" not in text
+
+
+def test_readme_runs():
+    """The README's example prints what its comments say."""
+    source = read_blocks("README.md", "python")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(source, str(ROOT / "README.md"), "exec"), {})  # noqa: S102 - our own
+    expected = re.findall(r"^ *print\(.*\)  # (.*)$", source, re.MULTILINE)
+    assert expected
+    assert printed.getvalue().splitlines() == expected
+
+
+@pytest.mark.parametrize("name", sparsearray.__all__)
+def test_every_name_is_in_the_reference(name):
+    """Every name of the package has a directive."""
+    assert re.search(rf"^\.\. (auto)?(class|exception|function|data):: {name}\b", API, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sparsearray.testing.__all__)
+def test_every_name_of_testing_is_in_the_reference(name):
+    """So has every name of `sparsearray.testing`, behind that module's."""
+    module, text = "sparsearray.testing", API
+    _before, _module, after = text.partition(f".. currentmodule:: {module}\n")
+    assert re.search(rf"^\.\. auto(class|function|data):: {name}\b", after, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Region"])
+def test_every_attribute_is_in_the_reference(name):
+    """Every public method and property has a directive or stands in the class's Attributes."""
+    thing = getattr(sparsearray, name)
+    known = documented(name) | in_attributes_section(thing)
+    assert public_names(thing) - known == set()
+
+
+@pytest.mark.parametrize("name", ["SparseBuffer", "AtomicSlice", "SharedMemory"])
+def test_every_attribute_has_a_docstring(name):
+    """Whatever is public says what it is."""
+    thing = getattr(sparsearray, name)
+    silent = {one for one in public_names(thing) if not inspect.getdoc(getattr(thing, one))}
+    assert silent - in_attributes_section(thing) == set()
+
+
+def test_the_reference_has_nothing_else():
+    """Directives are for names that exist."""
+    module = sparsearray
+    for line in API.splitlines():
+        directive, _colons, target = line.removeprefix(".. ").partition(":: ")
+        if directive == "currentmodule":
+            module = {"sparsearray": sparsearray, "sparsearray.testing": sparsearray.testing}[
+                target
+            ]
+        elif line.startswith(".. auto") and directive != "automodule":
+            thing: object = module
+            for part in target.removesuffix("()").split("."):
+                thing = getattr(thing, part)
+
+
+def test_links_between_pages():
+    """Links to other pages and their headings lead somewhere."""
+    for page in PAGES:
+        for target, anchor in re.findall(
+            r"\]\((\w+\.md)(?:#([\w-]+))?\)", (ROOT / page).read_text()
+        ):
+            text = (ROOT / "docs" / target).read_text()
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert not anchor or anchor in [one.lower().replace(" ", "-") for one in headings]

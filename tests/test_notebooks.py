@@ -1,0 +1,32 @@
+"""The notebooks run from start to end."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+
+
+@pytest.mark.slow
+# What the kernel's client does when it is done with its event loop.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:zmq")
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_runs_from_start_to_end(path: Path, tmp_path: Path) -> None:
+    """Every cell runs, and shows as many outputs of the same kinds as were kept."""
+    kept = nbformat.read(path, as_version=4)
+    run = nbformat.read(path, as_version=4)
+    # In a folder of its own: the source tree holds no native module.
+    client = NotebookClient(run, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    for before, after in zip(kept.cells, run.cells, strict=True):
+        if before.cell_type == "code":
+            assert before.execution_count == after.execution_count
+            kinds = [[output.output_type for output in cell.outputs] for cell in (before, after)]
+            assert kinds[0] == kinds[1]
+
+
+def test_there_are_notebooks() -> None:
+    """The first one is where README says."""
+    assert (FOLDER / "01-sparse-buffer.ipynb").exists()
