@@ -1,7 +1,5 @@
 """Configuration of Sphinx: ``sphinx-build -W docs build/html``, with the package installed."""
 
-
-
 import sparsearray
 
 project = "sparsearray"

@@ -24,7 +24,7 @@ using SharedLock = std::shared_lock<RwLock>;
 // memcpy to choose its stores for large copies.
 constexpr uint64_t kPiece = uint64_t{64} << 20;
 // Records between two looks at the size of the files they came from.
-constexpr uint64_t kBatch = 8192;
+constexpr uint64_t kBatch = 1 << 17;
 
 int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, Region **first,
                 sa_report *ret) {
@@ -326,7 +326,8 @@ template <class Move> class Records {
   private:
     // Once for each use: another thread may write to the caller's array meanwhile, and what was checked
     // must be what is used.
-    int64_t offset_of(uint64_t i) const { return __atomic_load_n(&offsets_[i], __ATOMIC_RELAXED); }
+    static int64_t load(const int64_t *offset) { return __atomic_load_n(offset, __ATOMIC_RELAXED); }
+    int64_t offset_of(uint64_t i) const { return load(offsets_ + i); }
 
     bool in(const Region *region, int64_t at) const {
         if (!region || region->nbytes() < nbytes_)
@@ -361,16 +362,18 @@ template <class Move> class Records {
         uint64_t size = Size ? Size : nbytes_;
         uint64_t start = region.start, last = region.nbytes() - size;
         char *base = r_->base + region.start;
+        const Move move = move_;  // in registers: what is written might be this object
+        const int64_t *offsets = offsets_;
         for (; i < stop; i++) {
-            uint64_t at = static_cast<uint64_t>(offset_of(i)) - start;
+            uint64_t at = static_cast<uint64_t>(load(offsets + i)) - start;
             if (at > last)
                 break;
             // Far ahead, so that the misses of neighbouring records overlap; a prefetch of a bad
             // address does nothing.
             if (i + 16 < stop)
-                __builtin_prefetch(base + (static_cast<uint64_t>(offset_of(i + 16)) - start),
+                __builtin_prefetch(base + (static_cast<uint64_t>(load(offsets + i + 16)) - start),
                                    Move::write);
-            move_.template record<Size>(base + at, i, size);
+            move.template record<Size>(base + at, i, size);
         }
         return i;
     }

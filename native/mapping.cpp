@@ -410,11 +410,14 @@ int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
     Range range;
     if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
         return code;
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            return region.readable() ? int{SA_OK}
+                                     : access_error(SA_UNMAPPED, false, part.start, 0,
+                                                    region.file_name(), ret);
+        }))
+        return code;
     Range piece{range.start, std::min(range.stop, range.start + kCommitPiece)};
     int code = each_region(r, piece, [&](const Region &region, Range part) {
-        if (!region.readable())
-            return access_error(SA_UNMAPPED, false, part.start, part.start - range.start,
-                                region.file_name(), ret);
         uint64_t bad;
         int error = populate(r, region, part, &bad);
         if (!error)

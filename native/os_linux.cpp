@@ -183,7 +183,7 @@ bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes) {
         }
     }
     int type = flags & kTypeMask;
-    if (type != MAP_SHARED && type != MAP_PRIVATE && type != MAP_SHARED_VALIDATE)
+    if (type != MAP_SHARED && type != MAP_PRIVATE)
         snprintf(ret, nbytes, "neither MAP_SHARED nor MAP_PRIVATE");
     else if (flags & ~(known | kTypeMask))
         snprintf(ret, nbytes, "flags %#x", static_cast<unsigned>(flags & ~(known | kTypeMask)));

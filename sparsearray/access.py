@@ -360,8 +360,12 @@ class GuardedAccess:
         >>> buffer.read_at(10, 2)
         b'\x01\x02'
         """
-        array = np.asarray(value, None if dtype is None else plain_dtype(dtype), order="C")
+        array = np.asarray(value, None if dtype is None else plain_dtype(dtype))
         plain_dtype(array.dtype)
+        # As bytes: numpy's copy of a record leaves what lies between its fields to chance.
+        array = (
+            np.ascontiguousarray(array.view(f"V{array.dtype.itemsize}")) if array.nbytes else array
+        )
         payload = pointer(array, writable=False)
         if array.nbytes > 8:
             self._move("write", _write, offset, array.nbytes, payload)
@@ -428,6 +432,8 @@ class GuardedAccess:
         array = np.asarray(values)
         plain_dtype(array.dtype)
         places = _offsets(offsets, "scatter", array.dtype.itemsize, self._nbytes)
+        if array.nbytes:  # as in write_plain
+            array = array.view(f"V{array.dtype.itemsize}")
         records = np.ascontiguousarray(np.broadcast_to(array, places.shape))
         payload = pointer(records, writable=False)
         self._each_record("scatter", lib.sa_scatter, places, records.dtype.itemsize, payload)

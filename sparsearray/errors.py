@@ -108,4 +108,4 @@ class AccessError(SparseError, OSError):
             self.transferred,
             self.filename,
         )
-        return type(self), fields
+        return type(self), fields, self.__dict__

@@ -1,10 +1,11 @@
 """Shared memory: a file that lives in memory only, mapped several times or by several processes."""
 
+import errno
 import fcntl
 import mmap
 import os
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from ._binding import describe, index
 from .errors import ClosedError, UnsupportedError
@@ -12,6 +13,7 @@ from .errors import ClosedError, UnsupportedError
 __all__ = ["SharedMemory", "shared_memory"]
 
 _HUGE_SHIFT = 26  # MFD_HUGE_SHIFT, memfd_create(2)
+_NAME_LIMIT = 249  # bytes, memfd_create(2)
 
 
 class SharedMemory:
@@ -76,6 +78,10 @@ class SharedMemory:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
 
+    def __reduce__(self) -> NoReturn:
+        msg = "SharedMemory cannot be pickled or copied: its descriptor belongs to this process"
+        raise TypeError(msg)
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd {self._fd}"
         return f"<SharedMemory {self.name!r} of {describe(self.nbytes)} bytes, {state}>"
@@ -129,6 +135,9 @@ def shared_memory(
         msg = f"shared memory of {size} bytes: must be positive"
         raise ValueError(msg)
     label = "sparsearray" if name is None else name
+    if len(os.fsencode(label)) > _NAME_LIMIT:
+        msg = f"name {label!r}: longer than {_NAME_LIMIT} bytes"
+        raise ValueError(msg)
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     unit = mmap.PAGESIZE
     if hugepage_size is not None:
@@ -140,7 +149,10 @@ def shared_memory(
     size = -(-size // unit) * unit
     try:
         fd = os.memfd_create(label, flags)
-    except FileNotFoundError:  # ENOENT: what the kernel says to an unknown huge page size
+    except OSError as error:
+        # ENOENT, ENODEV: what the kernel says to an unknown huge page size.
+        if hugepage_size is None or error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
         msg = f"hugepage_size {describe(unit)}: the system has no huge pages of that size"
         raise ValueError(msg) from None
     try:

@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+import os
 import random
 import subprocess
 import sys
@@ -154,6 +155,67 @@ def descriptors() -> Callable[[], int]:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     return count
+
+
+class Misbehaving:
+    """A running fuse_server.py."""
+
+    def __init__(self, folder: Path) -> None:
+        script = Path(__file__).with_name("fuse_server.py")
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", script, folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self) -> str:
+        """Return the next line that the server prints, "" if it has ended."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def release(self) -> None:
+        """Let a read of the slow file go on."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def stop(self) -> str:
+        """Unmount, and end the server; what it complained about."""
+        subprocess.run(["umount", "-l", self.folder], check=False, capture_output=True)  # noqa: S607
+        self.process.kill()
+        return self.process.communicate()[1]
+
+
+@pytest.fixture
+def misbehaving(tmp_path: Path) -> Iterator[Misbehaving]:
+    """Mount the file system of fuse_server.py."""
+    folder = tmp_path / "misbehaving"
+    folder.mkdir()
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse is not there, or not for this user")
+    server = Misbehaving(folder)
+    try:
+        if server.wait() != "ready":
+            pytest.skip(f"cannot mount here: {server.stop().splitlines()[-1]}")
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of 16 pages."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={16 * PAGE}", "small", folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=False)  # noqa: S607
 
 
 def _huge_pool(size: int) -> Path:

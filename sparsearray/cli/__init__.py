@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import sparsearray
+from sparsearray._text import printable
+from sparsearray.errors import SparseError
 
 from .info import print_info
 from .tour import print_tour
@@ -17,7 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparsearray", description="Large, mostly-empty address spaces as numpy memory."
     )
-    parser.add_argument("--version", action="version", version=sparsearray.__version__)
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {sparsearray.__version__}"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser(
         "tour",
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough: keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SparseError) as error:
         print(f"sparsearray: error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -69,5 +73,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
+        text = f"{printable(os.fsdecode(error.filename))}: {error.strerror}"
     return " ".join(text.split())

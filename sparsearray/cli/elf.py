@@ -15,6 +15,7 @@ __all__ = ["MAGIC", "ElfFile", "Segment", "file_header", "program_header", "read
 
 MAGIC = b"\x7fELF"
 PT_LOAD = 1
+PN_XNUM = 0xFFFF  # more segments than the header can say
 TYPES = {1: "relocatable", 2: "executable", 3: "shared object or PIE", 4: "core dump"}
 MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM"} | {
     62: "x86-64",
@@ -128,22 +129,48 @@ def read_elf(buffer: SparseBuffer, offset: int, nbytes: int) -> ElfFile:
     Raises
     ------
     ValueError
-        It is not ELF, of an unknown class or byte order, or cut short.
+        It is not ELF, of an unknown class or byte order, cut short, or damaged.
     AccessError, OutOfBoundsError
         The headers lie outside what is mapped.
     """
     ident = buffer.read_at(offset, 16)
-    if ident[:4] != MAGIC or ident[4] not in (1, 2) or ident[5] not in (1, 2):
-        msg = f"no ELF header: {ident[:6]!r}"
+    if ident[:4] != MAGIC:
+        msg = f"not an ELF file: it begins with {ident[:4]!r}"
+        raise ValueError(msg)
+    if nbytes < 16:
+        raise _cut_short(nbytes)
+    if ident[4] not in (1, 2) or ident[5] not in (1, 2):
+        msg = f"unknown class {ident[4]} or byte order {ident[5]}"
         raise ValueError(msg)
     bits, order = 32 * ident[4], "<>"[ident[5] - 1]
-    header = buffer.read_plain(offset, file_header(order, bits))
-    start, number, step = (int(header[field]) for field in ("phoff", "phnum", "phentsize"))
-    if header.dtype.itemsize > nbytes or start + number * step > nbytes:
-        msg = f"cut short: {nbytes} bytes do not hold the headers"
-        raise ValueError(msg)
-    places = offset + start + np.arange(number) * step
-    entries: NDArray[Any] = buffer.gather(places, program_header(order, bits))
+    form = file_header(order, bits)
+    if nbytes < form.itemsize:
+        raise _cut_short(nbytes)
+    header = buffer.read_plain(offset, form)
+    entries = _segment_table(buffer, offset, nbytes, header, order, bits)
     fields = ["type", "flags", "offset", "vaddr", "filesz", "memsz"]
-    segments = [Segment(*(int(entry[field]) for field in fields)) for entry in entries]
+    segments = [Segment(*entry) for entry in entries[fields].tolist()]
     return ElfFile(order, bits, header, segments)
+
+
+def _segment_table(
+    buffer: SparseBuffer, offset: int, nbytes: int, header: Any, order: str, bits: int
+) -> NDArray[Any]:
+    """Gather the entries of the segment table, which lie a step apart: often their own size."""
+    start, number, step = (int(header[field]) for field in ("phoff", "phnum", "phentsize"))
+    form = program_header(order, bits)
+    if number == PN_XNUM:
+        at = int(header["shoff"]) + (28 if bits == 32 else 44)  # sh_info of the first section
+        if at + 4 > nbytes:
+            raise _cut_short(nbytes)
+        number = int(buffer.read_plain(offset + at, f"{order}u4"))
+    if number and step < form.itemsize:
+        msg = f"entries of {step} bytes in the segment table: too small"
+        raise ValueError(msg)
+    if start + number * step > nbytes:
+        raise _cut_short(nbytes)
+    return buffer.gather(offset + start + np.arange(number) * step, form)
+
+
+def _cut_short(nbytes: int) -> ValueError:
+    return ValueError(f"cut short: {nbytes} bytes do not hold the headers")

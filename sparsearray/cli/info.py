@@ -1,14 +1,15 @@
 """``sparsearray info FILE``: how a file would map."""
 
 import errno
+import math
 import os
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+import textwrap
+import warnings
 
 import numpy as np
 
-from sparsearray._text import count, size
+from sparsearray._text import count, printable, size
 from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import SparseError
 
@@ -16,7 +17,9 @@ from .elf import MAGIC, read_elf
 
 __all__ = ["extents_of", "print_info"]
 
-_ROWS = 12  # of a table, before the rest is summed up
+_ROWS = 12  # of extents, before the rest is summed up
+_SEGMENTS = 40  # likewise: a core dump has thousands
+_SHORT = 76  # columns of a header that may be of any length
 _NPY_MAGIC = b"\x93NUMPY"
 
 
@@ -34,37 +37,63 @@ def print_info(path: str) -> None:
     OSError
         It cannot be opened, or is no regular file.
     """
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode):  # before it is opened: a FIFO would wait for its other end
-        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENODEV
-        text = os.strerror(number) if stat.S_ISDIR(mode) else "Not a regular file"
-        raise OSError(number, text, path)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Before it is opened: a device may do things at that.
+    _check_regular(path, os.stat(path))  # noqa: PTH116 - to Path, '' is the current folder
+    # NONBLOCK: should it be a FIFO by now, its other end is not waited for.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
+        _check_regular(path, os.fstat(fd))
         _print_facts(path, fd)
     finally:
         os.close(fd)
 
 
-def extents_of(fd: int, nbytes: int) -> Iterator[tuple[int, int]]:
-    """Yield where a file holds data, as (start, stop) in bytes: lseek(2) under ``SEEK_DATA``."""
+def _check_regular(path: str, facts: os.stat_result) -> None:
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.ENODEV, "Not a regular file", path)
+
+
+def extents_of(fd: int, nbytes: int) -> list[tuple[int, int]] | None:
+    """
+    Find where a file holds data: lseek(2) under ``SEEK_DATA``.
+
+    Parameters
+    ----------
+    fd : int
+        The file. Its position moves.
+    nbytes : int
+        Its length in bytes.
+
+    Returns
+    -------
+    list of (start, stop), or None
+        In bytes; None where the system or the file system does not say.
+    """
+    found: list[tuple[int, int]] = []
     stop = 0
-    while stop < nbytes:
-        try:
+    try:
+        while stop < nbytes:
             start = os.lseek(fd, stop, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole up to the end
-                return
-            raise
-        stop = min(os.lseek(fd, start, os.SEEK_HOLE), nbytes)
-        yield start, stop
+            stop = min(os.lseek(fd, start, os.SEEK_HOLE), nbytes)
+            found.append((start, stop))
+    except AttributeError:  # no SEEK_DATA
+        return None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole up to the end
+            return found
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            return None
+        raise
+    return found
 
 
 def _print_facts(path: str, fd: int) -> None:
     facts = os.fstat(fd)
     nbytes = facts.st_size
     allocated = facts.st_blocks * 512
-    print(path)
+    print(printable(path))
     print(f"  size     {nbytes:#x} ({nbytes:,}) bytes, {size(nbytes)}")
     print(f"  on disk  {allocated:#x} ({allocated:,}) bytes, {size(allocated)}")
     if nbytes == 0:
@@ -72,56 +101,79 @@ def _print_facts(path: str, fd: int) -> None:
         return
     page = os.sysconf("SC_PAGESIZE")
     pages = -(-nbytes // page)
-    print(
-        f"  pages    {pages:,} of {size(page)}; the last holds {nbytes - (pages - 1) * page} bytes"
-    )
-    _print_extents(list(extents_of(fd, nbytes)), nbytes)
-    head = os.pread(fd, 16, 0)
-    if head.startswith(_NPY_MAGIC):
-        _print_npy(path, nbytes, page)
+    last = nbytes - (pages - 1) * page
+    print(f"  pages    {pages:,} of {size(page)}; the last holds {count(last, 'byte')}")
+    _print_extents(extents_of(fd, nbytes), nbytes, allocated)
+    head = os.pread(fd, len(_NPY_MAGIC), 0)
+    if head == _NPY_MAGIC:
+        _print_npy(fd, nbytes, page)
     elif head.startswith(MAGIC):
         _print_elf(fd, nbytes, page)
 
 
-def _print_extents(extents: list[tuple[int, int]], nbytes: int) -> None:
+def _print_extents(extents: list[tuple[int, int]] | None, nbytes: int, allocated: int) -> None:
+    if extents is None:
+        print("\n  data     the file system does not say where, nor where holes are")
+        return
     data = sum(stop - start for start, stop in extents)
     edges = [0, *(edge for extent in extents for edge in extent), nbytes]
     holes = sum(a < b for a, b in zip(edges[::2], edges[1::2], strict=True))
     print(f"\n  data     {count(len(extents), 'extent')}, {size(data)}")
-    print(f"  holes    {count(holes, 'hole')}, {size(nbytes - data)}")
     if holes == 0:
+        less = allocated < nbytes
+        print(f"  holes    none{', though less is on disk: compressed, say' if less else ''}")
         return
-    print(f"\n    {'from':>18} {'to':>18} {'length':>12}")
+    print(f"  holes    {count(holes, 'hole')}, {size(nbytes - data)}")
+    if extents:
+        print(f"\n    {'data from':>18} {'to':>18} {'length':>12}")
     for start, stop in extents[:_ROWS]:
         print(f"    {start:#18x} {stop:#18x} {size(stop - start):>12}")
-    if len(extents) > _ROWS:
-        print(f"    ... and {len(extents) - _ROWS:,} more")
+    _print_more(len(extents), _ROWS)
 
 
-def _print_npy(path: str, nbytes: int, page: int) -> None:
+def _print_more(rows: int, shown: int) -> None:
+    if rows > shown:
+        print(f"    ... and {rows - shown:,} more")
+
+
+def _read_npy_header(fd: int) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Return shape, whether in Fortran order, dtype, and where the data begins, in bytes."""
+    with open(fd, "rb", closefd=False) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # written by Python 2: read all the same
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            reader = np.lib.format.read_array_header_1_0
+        elif version in ((2, 0), (3, 0)):
+            reader = np.lib.format.read_array_header_2_0
+        else:
+            msg = f"version {version[0]}.{version[1]} of the format is unknown"
+            raise ValueError(msg)
+        shape, fortran, dtype = reader(file)
+        if any(n < 0 for n in shape):
+            msg = f"negative shape {shape}"
+            raise ValueError(msg)
+        return shape, fortran, dtype, file.tell()
+
+
+def _print_npy(fd: int, nbytes: int, page: int) -> None:
     print("\n  .npy")
-    with open(path, "rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            reader = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = reader(file)
-        except ValueError as error:
-            print(f"    damaged  {' '.join(str(error).split())}")
-            return
-        start = file.tell()
-    print(f"    shape    {shape}, dtype {dtype}, {'Fortran' if fortran else 'C'} order")
-    place = "on a page: maps without a copy" if start % page == 0 else "not on a page"
+    try:
+        shape, fortran, dtype, start = _read_npy_header(fd)
+    except Exception as error:  # noqa: BLE001 - whatever numpy's parser meets in the header
+        print(f"    damaged  {textwrap.shorten(str(error), _SHORT)}")
+        return
+    order = "Fortran" if fortran else "C"
+    print(f"    shape    {textwrap.shorten(str(shape), _SHORT)}, {order} order")
+    print(f"    dtype    {textwrap.shorten(str(dtype), _SHORT)}")
+    place = "on a page: maps as it is" if start % page == 0 else "not on a page"
     print(f"    data     from {start:#x} ({start}), {place}")
     if dtype.hasobject:
         print("    objects  cannot be mapped")
         return
-    wanted = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if wanted > nbytes:
-        print(f"    damaged  cut short: {wanted - nbytes:,} bytes are missing")
+    missing = start + math.prod(shape) * dtype.itemsize - nbytes
+    if missing > 0:
+        print(f"    damaged  cut short: {count(missing, 'byte')} missing")
 
 
 def _print_elf(fd: int, nbytes: int, page: int) -> None:
@@ -134,14 +186,17 @@ def _print_elf(fd: int, nbytes: int, page: int) -> None:
             return
     print(f"\n  {elf.kind}")
     print(f"    entry    {int(elf.header['entry']):#x}")
-    if not elf.segments:
+    segments = elf.segments
+    if not segments:
+        print("    no segments")
         return
     columns = ("segment", "flags", "file offset", "address", "in file")
-    print("\n    {:9} {:5} {:>12} {:>18} {:>11}  in memory".format(*columns))
-    for segment in elf.segments:
+    print("\n    {:10} {:5} {:>12} {:>18} {:>11}  in memory".format(*columns))
+    for segment in segments[:_SEGMENTS]:
         where = f"{segment.offset:#12x} {segment.vaddr:#18x}"
         lengths = f"{size(segment.filesz):>11}  {size(segment.memsz)}"
-        print(f"    {segment.name:9} {segment.permissions:5} {where} {lengths}")
-    end = max(segment.offset + segment.filesz for segment in elf.segments)
-    if end > nbytes:
-        print(f"    damaged  cut short: {end - nbytes:,} bytes are missing")
+        print(f"    {segment.name:10} {segment.permissions:5} {where} {lengths}")
+    _print_more(len(segments), _SEGMENTS)
+    missing = max(segment.offset + segment.filesz for segment in segments) - nbytes
+    if missing > 0:
+        print(f"    damaged  cut short: {count(missing, 'byte')} missing")

@@ -1,13 +1,14 @@
 """``sparsearray tour``: the main job of the library, on files of this machine."""
 
 import os
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from sparsearray._text import count, size
+from sparsearray._text import count, printable, size
 from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import AccessError, SparseError
 from sparsearray.region import Region
@@ -19,12 +20,20 @@ __all__ = ["elf_files", "map_elf", "print_tour", "resident_in"]
 _TERABYTE = 1 << 40
 _SPACING = 1 << 32  # from one file to the next
 _SCRATCH = 1 << 39  # where the private memory goes
+_WIDTH = 88  # columns
 
 
 class _Mapped(NamedTuple):
-    path: str
+    """A file in the buffer."""
+
+    name: str
     base: int
     elf: ElfFile
+
+    @property
+    def first(self) -> Segment:
+        """The segment at the lowest address."""
+        return min(self.elf.loads, key=lambda segment: segment.vaddr)
 
 
 def elf_files() -> list[str]:
@@ -32,7 +41,7 @@ def elf_files() -> list[str]:
     found = []
     try:
         found.append(os.readlink("/proc/self/exe"))
-        for line in Path("/proc/self/maps").read_text().splitlines():
+        for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
             path = line.split(maxsplit=5)[5:]
             if path and Path(path[0]).name.startswith(("libc.so", "libc-", "ld-musl")):
                 found.append(path[0])
@@ -51,10 +60,10 @@ def print_tour(files: Sequence[str] | None = None) -> None:
     files : sequence of str, optional
         ELF files to map; by default the running interpreter and its C library.
     """
-    page = os.sysconf("SC_PAGESIZE")
+    print("A tour of sparsearray: a terabyte of addresses, populated piece by piece.")
     with SparseBuffer(_TERABYTE, name="tour") as buffer:
         _print_reservation(buffer)
-        mapped = list(_map_files(buffer, elf_files() if files is None else files, page))
+        mapped = _map_files(buffer, elf_files() if files is None else files)
         if mapped:
             _print_headers(buffer, mapped)
             _print_counts(buffer, mapped)
@@ -63,46 +72,61 @@ def print_tour(files: Sequence[str] | None = None) -> None:
         _print_map(buffer)
 
 
-def _heading(text: str) -> None:
-    print(f"\n{text}\n{'-' * len(text)}")
+def _heading(text: str, *code: str) -> None:
+    """Say what comes next, and which code does it."""
+    print(f"\n{text}\n")
+    for line in code:
+        print(f"    >>> {line}")
+
+
+def _say(text: str, indent: str = "    ") -> None:
+    print(textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent))
 
 
 def _print_reservation(buffer: SparseBuffer) -> None:
-    print("A tour of sparsearray: a terabyte of addresses, populated piece by piece.")
-    _heading("Reserve")
-    print("    buffer = SparseBuffer(1 << 40)")
-    print(f"{size(buffer.nbytes)} of addresses at {buffer.address:#x}, and no memory: all holes.")
+    _heading(
+        "Reserve addresses. No memory is taken: at first all of it is holes.",
+        "buffer = SparseBuffer(1 << 40)",
+    )
+    _say(f"{size(buffer.nbytes)} at {buffer.address:#x}")
 
 
-def _map_files(buffer: SparseBuffer, files: Sequence[str], page: int) -> Iterator[_Mapped]:
-    _heading("Map real files, where their program headers ask")
+def _map_files(buffer: SparseBuffer, files: Sequence[str]) -> list[_Mapped]:
+    _heading(
+        "Map the segments of programs where their headers ask for them, as a loader does.",
+        "buffer.map_file(base + segment.vaddr, nbytes, path, segment.offset)",
+    )
     if not files:
-        print("No ELF file was found here: the tour goes on without one.")
-        return
-    print("    buffer.map_file(base + segment.vaddr, nbytes, path, segment.offset)")
-    for i, path in enumerate(files):
+        _say("No ELF file was found here: the tour goes on without one.")
+    mapped = []
+    for i, path in enumerate(files, start=1):
         base = i * _SPACING
+        name = printable(Path(path).name)
         try:
-            elf = map_elf(buffer, base, path, page)
+            elf = map_elf(buffer, base, path)
         except (OSError, ValueError, SparseError) as error:
-            print(f"{path}: cannot be shown: {error}")
+            buffer.unmap(base, _SPACING)
+            _say(f"{name}: cannot be shown: {error}")
             continue
-        loads = elf.loads
-        print(f"{Path(path).name} at {base:#x}: {count(len(loads), 'segment')}")
-        for segment in loads:
+        if not elf.loads:
+            _say(f"{name}: cannot be shown: it has no segments to load")
+            continue
+        print(f"    {name} at {base:#x}")
+        for segment in elf.loads:
             print(
-                f"    {segment.permissions}  {base + segment.vaddr:#14x}  {size(segment.memsz):>10}"
-                f"  from byte {segment.offset:#x} of the file{_beyond_file(segment)}"
+                f"      {segment.permissions}  {base + segment.vaddr:#13x}"
+                f"  {size(segment.memsz):>11}  from byte {segment.offset:#x}{_beyond_file(segment)}"
             )
-        yield _Mapped(path, base, elf)
+        mapped.append(_Mapped(name, base, elf))
+    return mapped
 
 
 def _beyond_file(segment: Segment) -> str:
     beyond = segment.memsz - segment.filesz
-    return f", {size(beyond)} of zeros after it" if beyond else ""
+    return f", the last {size(beyond)} zeros" if beyond > 0 else ""
 
 
-def map_elf(buffer: SparseBuffer, base: int, path: str, page: int) -> ElfFile:
+def map_elf(buffer: SparseBuffer, base: int, path: str) -> ElfFile:
     """
     Map the segments of a file as a loader does.
 
@@ -114,90 +138,124 @@ def map_elf(buffer: SparseBuffer, base: int, path: str, page: int) -> ElfFile:
         What is added to the addresses in the file, in bytes, whole pages.
     path : str
         The file.
-    page : int
-        The page size in bytes.
 
     Raises
     ------
     OSError, ValueError, SparseError
-        It cannot be opened or is not such a file, or a segment lies outside the buffer.
+        It cannot be opened or is not such a file; or a segment does not fit, after those before it
+        were mapped.
     """
-    with SparseBuffer(max(Path(path).stat().st_size, 1)) as whole:
+    nbytes = max(Path(path).stat().st_size, 1)
+    with SparseBuffer(nbytes) as whole:
         whole.map_file(0, whole.nbytes, path)
-        elf = read_elf(whole, 0, whole.nbytes)
+        elf = read_elf(whole, 0, nbytes)
     for segment in elf.loads:
-        start = segment.vaddr // page * page
-        in_file = segment.vaddr + segment.filesz
-        file_stop = -(-in_file // page) * page
-        stop = -(-(segment.vaddr + segment.memsz) // page) * page
-        writable = bool(segment.flags & 2)
-        if segment.filesz:
-            file_offset = segment.offset - (segment.vaddr - start)
-            nbytes = file_stop - start
-            buffer.map_file(base + start, nbytes, path, file_offset, copy_on_write=writable)
-        if writable and segment.memsz > segment.filesz:
-            buffer.fill_at(base + in_file, 0, file_stop - in_file)
-        if stop > file_stop:
-            buffer.alloc(base + file_stop, stop - file_stop)
+        if segment.vaddr + max(segment.memsz, segment.filesz) > _SPACING:
+            msg = f"the segment at {segment.vaddr:#x} does not lie in the first {size(_SPACING)}"
+            raise ValueError(msg)
+        _map_segment(buffer, base, path, segment)
     return elf
 
 
-def _print_headers(buffer: SparseBuffer, mapped: list[_Mapped]) -> None:
-    _heading("Read structs at any byte")
-    print("    header = buffer.read_plain(base, file_header)      # numpy structured dtypes")
-    print("    table = buffer.gather(base + header['phoff'] + i * size, program_header)")
+def _map_segment(buffer: SparseBuffer, base: int, path: str, segment: Segment) -> None:
+    """
+    Map one segment, in whole pages: a window of the file, and zeros after its last byte.
+
+    ::
+
+        start            in_file    file_stop        stop
+        |<- map_file ---------------->|<-- alloc --->|
+                         |<- fill_at ->|
+    """
+    page = buffer.page_size
+    first = base + segment.vaddr
+    start = first // page * page
+    in_file = first + segment.filesz
+    file_stop = -(-in_file // page) * page if segment.filesz else start
+    stop = -(-(first + segment.memsz) // page) * page
+    writable, zeros = bool(segment.flags & 2), segment.memsz > segment.filesz
+    if segment.filesz:
+        file_offset = segment.offset - (first - start)
+        private = writable or zeros
+        buffer.map_file(start, file_stop - start, path, file_offset, copy_on_write=private)
+        if zeros:
+            buffer.fill_at(in_file, 0, file_stop - in_file)
+    if stop > file_stop:
+        buffer.alloc(file_stop, stop - file_stop)
+    if zeros and not writable:
+        buffer.set_writable(start, max(stop, file_stop) - start, False)
+
+
+def _print_headers(buffer: SparseBuffer, mapped: Sequence[_Mapped]) -> None:
+    _heading(
+        "Read structs at any byte, with numpy's structured dtypes.",
+        "header = buffer.read_plain(base, file_header)",
+        "table = buffer.gather(base + header['phoff'] + i * size, program_header)",
+    )
     for one in mapped:
-        path, base = one.path, one.base
-        # The first segment holds the headers, so they are there at their place in memory too.
-        elf = read_elf(buffer, base + _lowest(buffer, base), one.elf.loads[0].filesz)
-        print(f"{Path(path).name}: {elf.kind}, entry at {int(elf.header['entry']):#x}")
-        kinds, numbers = np.unique([segment.name for segment in elf.segments], return_counts=True)
-        summary = ", ".join(f"{n} {kind}" for kind, n in zip(kinds, numbers, strict=True))
-        print(f"    {len(elf.segments)} program headers: {summary}")
+        # The first segment begins with the headers: they are in memory as in the file.
+        try:
+            elf = read_elf(buffer, one.base + one.first.vaddr, one.first.filesz)
+        except (ValueError, SparseError) as error:
+            _say(f"{one.name}: no headers in its first segment: {error}")
+            continue
+        print(f"    {one.name}: {elf.kind}")
+        _say(f"entry at {int(elf.header['entry']):#x}; segments: {_segment_kinds(elf)}", "      ")
 
 
-def _lowest(buffer: SparseBuffer, base: int) -> int:
-    return min(region.offset for region in buffer.regions if region.offset >= base) - base
+def _segment_kinds(elf: ElfFile) -> str:
+    kinds, numbers = np.unique([segment.name for segment in elf.segments], return_counts=True)
+    pairs = zip(kinds.tolist(), numbers.tolist(), strict=True)
+    return ", ".join(f"{number} {kind}" if number > 1 else kind for kind, number in pairs)
 
 
-def _print_counts(buffer: SparseBuffer, mapped: list[_Mapped]) -> None:
-    _heading("Let numpy work on the file itself")
+def _print_counts(buffer: SparseBuffer, mapped: Sequence[_Mapped]) -> None:
     segments = [(segment, one) for one in mapped for segment in one.elf.loads]
     segment, one = max(segments, key=lambda pair: pair[0].filesz)
-    print("    window = buffer.window(offset, nbytes)             # an ndarray, nothing copied")
-    print("    counts = numpy.bincount(window, minlength=256)")
+    _heading(
+        "Let numpy work on the file itself: a window is a plain array, and nothing is copied.",
+        f"window = buffer.window({one.base + segment.vaddr:#x}, {segment.filesz})",
+        "counts = numpy.bincount(window, minlength=256)",
+    )
     window = buffer.window(one.base + segment.vaddr, segment.filesz)
     counts = np.bincount(window, minlength=256)
-    common = ", ".join(f"{counts[byte]:,} of {byte:#04x}" for byte in counts.argsort()[:-4:-1])
-    print(f"{window.size:,} bytes of {Path(one.path).name} counted; the commonest: {common}")
+    common = ", ".join(f"{counts[byte]:,} are {byte:#04x}" for byte in counts.argsort()[:-4:-1])
+    _say(f"of {window.size:,} bytes of {one.name}, {common}")
 
 
 def _print_private(buffer: SparseBuffer) -> None:
-    _heading("Memory of your own, anywhere")
-    print("    buffer.alloc(1 << 39, 1 << 30)")
-    print("    buffer.window(1 << 39, (16384, 16384), 'f4')[8192, :4] = 1, 2, 3, 4")
+    _heading(
+        "Put memory of your own anywhere. It costs what you touch.",
+        "buffer.alloc(1 << 39, 1 << 30)",
+        "image = buffer.window(1 << 39, (16384, 16384), 'f4')",
+        "image[8192, :4] = 1, 2, 3, 4",
+        "buffer.read_plain((1 << 39) + 8192 * 16384 * 4, 'f4', shape=4)",
+    )
     buffer.alloc(_SCRATCH, 1 << 30)
-    buffer.window(_SCRATCH, (16384, 16384), "f4")[8192, :4] = 1, 2, 3, 4
-    row = _SCRATCH + 8192 * 16384 * 4
-    values = buffer.read_plain(row, "f4", 4)
-    print(f"{size(1 << 30)} in the middle of the terabyte; read back: {values}")
+    image = buffer.window(_SCRATCH, (16384, 16384), "f4")
+    image[8192, :4] = 1, 2, 3, 4
+    _say(repr(buffer.read_plain(_SCRATCH + 8192 * 16384 * 4, "f4", shape=4)))
 
 
-def _print_refusals(buffer: SparseBuffer, mapped: list[_Mapped]) -> None:
-    _heading("A bad access is an exception")
-    tries = [("buffer.read_plain(0x9000000000, 'u8')", 0x9000000000, False)]
-    if mapped:
-        base = mapped[0].base + _lowest(buffer, mapped[0].base)
-        tries.append((f"buffer.write_plain({base:#x}, 0, 'u8')", base, True))
-    for call, offset, write in tries:
-        print(f"    {call}")
-        try:
-            if write:
-                buffer.write_plain(offset, 0, "u8")
-            else:
-                buffer.read_plain(offset, "u8")
-        except AccessError as error:
-            print(f"AccessError: {error}")
+def _print_refusals(buffer: SparseBuffer, mapped: Sequence[_Mapped]) -> None:
+    _heading("A bad access is an exception. The process lives, and nothing has changed.")
+    _print_refusal(buffer, 0x9000000000, write=False)
+    for one in mapped:
+        if not one.first.flags & 2:
+            _print_refusal(buffer, one.base + one.first.vaddr, write=True)
+            break
+
+
+def _print_refusal(buffer: SparseBuffer, offset: int, *, write: bool) -> None:
+    call = f"write_plain({offset:#x}, 0, 'u8')" if write else f"read_plain({offset:#x}, 'u8')"
+    print(f"    >>> buffer.{call}")
+    try:
+        if write:
+            buffer.write_plain(offset, 0, "u8")
+        else:
+            buffer.read_plain(offset, "u8")
+    except AccessError as error:
+        _say(f"AccessError: {error}")
 
 
 def resident_in(buffer: SparseBuffer, regions: Sequence[Region]) -> list[int] | None:
@@ -235,21 +293,25 @@ def resident_in(buffer: SparseBuffer, regions: Sequence[Region]) -> list[int] | 
 
 
 def _print_map(buffer: SparseBuffer) -> None:
-    _heading("What is mapped, and what it costs")
+    _heading("What is mapped, and what of it is in memory.", "buffer.regions")
     regions = buffer.regions
     resident = resident_in(buffer, regions)
     costs = ["?"] * len(regions) if resident is None else [size(n) for n in resident]
-    print(f"{'offset':>14}  {'mapped':>10}  {'resident':>10}  kind")
+    print(f"    {'offset':>12}  {'mapped':>10}  {'resident':>10}  kind")
     for region, cost in zip(regions, costs, strict=True):
         access = "writable" if region.writable else "read-only"
-        source = f" {Path(region.file).name} from {region.file_offset:#x}" if region.file else ""
-        print(
-            f"{region.offset:#14x}  {size(region.nbytes):>10}  {cost:>10}"
-            f"  {region.kind}, {access}{source}"
-        )
+        row = f"{region.offset:#12x}  {size(region.nbytes):>10}  {cost:>10}  {region.kind:7}"
+        print(f"    {row}  {access:9}  {_source(region)}".rstrip())
     total = "?" if resident is None else size(sum(resident))
     mapped = sum(region.nbytes for region in regions)
-    print(
-        f"\n{size(buffer.nbytes)} reserved, {size(mapped)} mapped in "
+    print()
+    _say(
+        f"{size(buffer.nbytes)} reserved, {size(mapped)} mapped in "
         f"{count(len(regions), 'region')}, {total} resident."
     )
+
+
+def _source(region: Region) -> str:
+    if region.file is None:
+        return ""
+    return f"{printable(Path(region.file).name)} from {region.file_offset:#x}"

@@ -10,9 +10,10 @@ A test that a buffer, or something that is used like one, does what it must:
 >>> TestMyBuffer = SparseBufferMachine.TestCase
 """
 
-from sparsearray.testing.model import ModelBuffer, ModelFile, ModelPage
+from sparsearray.testing.model import ModelBuffer
+from sparsearray.testing.model_pages import ModelFile, ModelPage
 from sparsearray.testing.model_views import ModelAtomicSlice, ModelWindow
-from sparsearray.testing.outcomes import Outcome, outcome
+from sparsearray.testing.outcomes import Outcome, agree, outcome
 from sparsearray.testing.stateful import SparseBufferMachine
 from sparsearray.testing.strategies import (
     LAYOUTS,
@@ -34,6 +35,7 @@ __all__ = [
     "ModelWindow",
     "Outcome",
     "SparseBufferMachine",
+    "agree",
     "dtypes",
     "layouts",
     "lengths",

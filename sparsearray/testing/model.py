@@ -16,8 +16,7 @@ import itertools
 import math
 import mmap
 import operator
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,73 +24,29 @@ import numpy.typing as npt
 
 from sparsearray.errors import AccessError, ClosedError, OutOfBoundsError
 from sparsearray.region import Region
-from sparsearray.testing.model_views import ModelAtomicSlice, ModelWindow
+from sparsearray.testing.model_pages import ModelFile, ModelPage
+from sparsearray.testing.model_views import ModelAtomicSlice, ModelWindow, refused
 
-__all__ = ["ModelBuffer", "ModelFile", "ModelPage"]
+__all__ = ["ModelBuffer"]
 
 Bytes = bytes | bytearray | memoryview | npt.NDArray[Any]
 
-_ADVICE = "normal sequential random willneed hugepage nohugepage cold pageout".split()
-
-
-@dataclass(eq=False)
-class ModelFile:
-    """A file: what `Region.file` calls it, and its bytes.
-
-    Parameters
-    ----------
-    name
-        The name that regions of the file carry.
-    data
-        Its contents. Write into them as you like, but let `ModelBuffer.truncate` change their
-        number.
-    """
-
-    name: str
-    data: bytearray = field(default_factory=bytearray)
-
-
-@dataclass
-class ModelPage:
-    """A page that is mapped, and how."""
-
-    kind: str
-    writable: bool
-    readable: bool = True
-    shared: bool = False
-    """Whether others see what is written to it."""
-    file: ModelFile | None = None
-    file_offset: int = 0
-    file_size: int = 0
-    """Bytes in the file when the page was mapped."""
-    may_write: bool = True
-    """Whether `set_writable` can make it writable."""
-    piece: int = 0
-    """Of raw mappings, which are never joined."""
-    memory: bytearray | None = None
-    """Its own bytes, once it has any."""
-
-    def continues(self, before: ModelPage, page_size: int) -> bool:
-        """Whether this page, right behind `before`, is of the same region."""
-        return (
-            (self.kind, self.piece, self.writable, self.readable)
-            == (before.kind, before.piece, before.writable, before.readable)
-            and (self.file, self.shared) == (before.file, before.shared)
-            and (self.file is None or self.file_offset == before.file_offset + page_size)
-        )
+_ADVICE = frozenset(
+    ("normal", "sequential", "random", "willneed", "hugepage", "nohugepage", "cold", "pageout")
+)
 
 
 class ModelBuffer:
-    """What a `SparseBuffer` must do.
+    r"""What a `SparseBuffer` must do.
 
     The methods are those of `SparseBuffer` and documented there, with a few more that only a model
     can have. Files are given as `ModelFile`, and windows come back as `ModelWindow`.
 
     Parameters
     ----------
-    nbytes
+    nbytes : int
         Length in bytes, a multiple of `page_size`.
-    page_size
+    page_size : int
         Bytes in a page: the `page_size` of the buffer to compare with.
 
     Attributes
@@ -107,7 +62,7 @@ class ModelBuffer:
     >>> model.alloc(4096, 8192)
     >>> model.write_at(5000, b"spam")
     >>> model.read_at(4998, 8)
-    b'\\x00\\x00spam\\x00\\x00'
+    b'\x00\x00spam\x00\x00'
     >>> model.set_writable(8192, 4096, False)
     >>> [(region.offset, region.nbytes, region.writable) for region in model.regions]
     [(4096, 4096, True), (8192, 4096, False)]
@@ -148,6 +103,7 @@ class ModelBuffer:
 
     def alloc(self, offset: int, nbytes: int, *, reserve: bool = False) -> None:
         """Fresh zeros, writable; `reserve` makes no difference that the model could see."""
+        del reserve
         for index in self._free_pages(offset, nbytes):
             self.pages[index] = ModelPage("private", writable=True)
 
@@ -171,6 +127,7 @@ class ModelBuffer:
 
         `can_write` says whether the descriptor is open for writing; a path is opened as needed.
         """
+        _check_file_offset(file_offset)
         shared, write = not copy_on_write, writable and not copy_on_write
         pages = self._free_pages(offset, nbytes)
         may_write = self._open(file, file_offset, nbytes, write, can_write) or not shared
@@ -197,6 +154,7 @@ class ModelBuffer:
         can_write: bool | None = None,
     ) -> None:
         """A raw mapping of a file; `can_write` as in `map_file`."""
+        _check_file_offset(file_offset)
         shared, may_write = _is_shared(flags), True
         if file is not None and flags & mmap.MAP_ANONYMOUS:
             raise ValueError("MAP_ANONYMOUS takes no file")
@@ -251,7 +209,7 @@ class ModelBuffer:
         own = [i for i in pages if not self.pages[i].shared and self.pages[i].kind != "zero"]
         for index in own:
             if not self.pages[index].writable:
-                raise _refused("read-only", "write", index * self.page_size)
+                raise refused("read-only", "write", index * self.page_size)
         for index in own:
             self.pages[index].memory = None
 
@@ -259,13 +217,12 @@ class ModelBuffer:
         """Populate pages: those that copy on write are copied."""
         pages = self._whole_pages(offset, nbytes)
         self._check_mapped(pages, "write")
+        self._check_access(offset, nbytes, "read")
         for index in pages:
             page, at = self.pages[index], index * self.page_size
-            operation = "write" if page.writable else "read"
-            if not page.readable and not page.writable:
-                raise _refused("unmapped", operation, at, at - offset)
             if self._is_lost(page):
-                raise _refused("file-truncated", operation, at, at - offset, page.file)
+                operation = "write" if page.writable else "read"
+                raise refused("file-truncated", operation, at, at - offset, page.file)
             if page.writable and not page.shared:
                 page.memory = self._contents(page)
 
@@ -315,9 +272,9 @@ class ModelBuffer:
         self.read_into(offset, out)
         return out[()]
 
-    def write_plain(self, offset: int, value: Any, dtype: npt.DTypeLike = None) -> None:
+    def write_plain(self, offset: int, value: Any, dtype: npt.DTypeLike | None = None) -> None:
         """Write a scalar, a record or an array."""
-        self.write_at(offset, _plain_array(value, dtype))
+        self.write_at(offset, _plain_array(value, dtype).tobytes())
 
     def gather(self, offsets: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Records from many places."""
@@ -368,8 +325,8 @@ class ModelBuffer:
         """Pin pages, and look at them."""
         dtype = _plain_dtype(dtype)
         shape = tuple(shape) if isinstance(shape, tuple) else (operator.index(shape),)
-        if offset < 0 or any(length < 0 for length in shape):
-            raise ValueError("offset or shape is negative")
+        if offset < 0 or any(length < 0 for length in shape) or order not in ("C", "F"):
+            raise ValueError("offset or shape is negative, or no such order")
         if strides is None:
             strides = _strides(shape, dtype.itemsize, order)
         if len(strides) != len(shape):
@@ -418,18 +375,17 @@ class ModelBuffer:
             if page.file is file and self._is_lost(page):
                 page.memory = None
 
+    def mapped_runs(self) -> list[tuple[int, int]]:
+        """Offset and length in bytes of the runs of pages that are mapped."""
+        return self._runs(sorted(self.pages))
+
     def readable_runs(self) -> list[tuple[int, int]]:
-        """Offset and length of the runs of pages that can be read to the last byte."""
-        runs: list[tuple[int, int]] = []
-        for index, page in sorted(self.pages.items()):
-            offset = index * self.page_size
-            if not page.readable or self._readable(page, 0, self.page_size) < self.page_size:
-                continue
-            if runs and sum(runs[-1]) == offset:
-                runs[-1] = (runs[-1][0], runs[-1][1] + self.page_size)
-            else:
-                runs.append((offset, self.page_size))
-        return runs
+        """Offset and length in bytes of the runs of pages that can be read to the last byte."""
+        return self._runs(
+            index
+            for index, page in sorted(self.pages.items())
+            if page.readable and self._readable(page, 0, self.page_size) == self.page_size
+        )
 
     def files(self, offset: int, nbytes: int) -> set[ModelFile]:
         """The files with windows over a range."""
@@ -469,13 +425,13 @@ class ModelBuffer:
             page, bad = self.pages.get(index), max(offset, index * self.page_size)
             reads = window or operation == "read"
             if page is None or (reads and not page.readable):
-                raise _refused("unmapped", operation, bad)
+                raise refused("unmapped", operation, bad)
             if operation == "write" and not page.writable:
-                raise _refused("read-only", operation, bad)
+                raise refused("read-only", operation, bad)
 
     def _whole_pages(self, offset: int, nbytes: int) -> range:
         offset, nbytes = operator.index(offset), operator.index(nbytes)
-        if 0 <= min(offset, nbytes) and max(offset, nbytes) >= 2**63:
+        if min(offset, nbytes) >= 0 and max(offset, nbytes) >= 2**63:
             raise OutOfBoundsError("more than 64 bits")  # whatever else is wrong
         if offset < 0 or nbytes <= 0 or offset % self.page_size or nbytes % self.page_size:
             raise ValueError(f"{nbytes} bytes at {offset} are not whole pages")
@@ -497,7 +453,7 @@ class ModelBuffer:
     def _check_mapped(self, pages: range, operation: str) -> None:
         for index in pages:
             if index not in self.pages:
-                raise _refused("unmapped", operation, index * self.page_size)
+                raise refused("unmapped", operation, index * self.page_size)
 
     def _open(
         self, file: ModelFile, file_offset: int, nbytes: int, write: bool, can_write: bool | None
@@ -524,6 +480,16 @@ class ModelBuffer:
         if not nbytes:
             return range(0)
         return range(offset // self.page_size, (offset + nbytes - 1) // self.page_size + 1)
+
+    def _runs(self, indexes: Iterable[int]) -> list[tuple[int, int]]:
+        runs: list[tuple[int, int]] = []
+        for index in indexes:
+            offset, nbytes = index * self.page_size, self.page_size
+            if runs and sum(runs[-1]) == offset:
+                offset, before = runs.pop()
+                nbytes += before
+            runs.append((offset, nbytes))
+        return runs
 
     def _pieces(self, offset: int, nbytes: int) -> Iterator[tuple[ModelPage, int, int, int]]:
         """For each page: the page, where in it, how many bytes, and how many came before."""
@@ -572,8 +538,8 @@ class ModelBuffer:
             good = self._readable(page, at, size)
             out[done : done + good] = self._contents(page)[at : at + good]
             if good < size:
-                done += good
-                raise _refused("file-truncated", "read", offset + done, done, page.file)
+                total = done + good
+                raise refused("file-truncated", "read", offset + total, total, page.file)
 
     def _write(self, offset: int, data: memoryview, before: int = 0) -> None:
         for page, at, size, done in self._pieces(offset, len(data)):
@@ -585,22 +551,19 @@ class ModelBuffer:
                 page.memory = self._contents(page)
                 page.memory[at : at + good] = data[done : done + good]
             if good < size:
-                done += good
-                raise _refused("file-truncated", "write", offset + done, before + done, page.file)
+                total = done + good
+                raise refused("file-truncated", "write", offset + total, before + total, page.file)
 
 
-def _refused(
-    reason: str, operation: str, offset: int, transferred: int = 0, file: ModelFile | None = None
-) -> AccessError:
-    message = f"{operation} refused at {offset}: {reason}"
-    name = file.name if file else None
-    return AccessError(message, offset, operation, reason, transferred, name)
+def _check_file_offset(file_offset: int) -> None:
+    if not 0 <= operator.index(file_offset) < 2**63:
+        raise ValueError("file_offset is negative, or takes more than 63 bits")
 
 
 def _is_shared(flags: int) -> bool:
     """Whether a raw mapping is shared, if its flags are among those that are let through."""
     kinds = mmap.MAP_SHARED, mmap.MAP_PRIVATE
-    allowed = mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE | mmap.MAP_POPULATE
+    allowed = mmap.MAP_ANONYMOUS | mmap.MAP_STACK
     if flags & ~allowed not in kinds:
         raise ValueError(f"flags {flags:#x}")
     return bool(flags & mmap.MAP_SHARED)
@@ -619,10 +582,11 @@ def _plain_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
-def _plain_array(value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    array = np.asarray(value, dtype, order="C")
+def _plain_array(value: Any, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+    """`value` as an array of void: copies of it keep the padding of records, too."""
+    array = np.asarray(value, dtype)
     _plain_dtype(array.dtype)
-    return array
+    return array.view(f"V{array.dtype.itemsize}")
 
 
 def _places(offsets: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -634,12 +598,8 @@ def _places(offsets: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _byte_view(buffer: Bytes) -> memoryview:
     """The bytes of a C-contiguous buffer; of a datetime64, numpy exports no memoryview."""
-    if isinstance(buffer, np.ndarray):
-        _plain_dtype(buffer.dtype)
-        if not buffer.flags.c_contiguous:
-            raise ValueError("not contiguous")
-        return memoryview(buffer.reshape(-1).view("u1"))
-    view = memoryview(buffer)
-    if not view.c_contiguous:
+    array = buffer if isinstance(buffer, np.ndarray) else np.asarray(memoryview(buffer))
+    _plain_dtype(array.dtype)
+    if not array.flags.c_contiguous:
         raise ValueError("not contiguous")
-    return view.cast("B")
+    return array.reshape(-1).view("u1").data

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from sparsearray.errors import OutOfBoundsError
+from sparsearray.errors import AccessError, OutOfBoundsError
 
 if TYPE_CHECKING:
     from sparsearray.testing.model import ModelBuffer
+    from sparsearray.testing.model_pages import ModelFile
 
 __all__ = ["ModelAtomicSlice", "ModelWindow"]
 
@@ -140,7 +141,7 @@ class ModelAtomicSlice:
         if operation == "write":
             good = self.buffer._storable(page, at, size)
         if good < size:
-            raise _refused("file-truncated", operation, place + good, 0, page.file)
+            raise refused("file-truncated", operation, place + good, 0, page.file)
         return int(np.frombuffer(self.buffer._contents(page), self.dtype, 1, at)[0])
 
     def _update(self, index: int, change: Callable[[int], int], *operands: int) -> int:
@@ -152,3 +153,12 @@ class ModelAtomicSlice:
         bits = change(old) % (1 << 8 * self.dtype.itemsize)
         self.buffer._write(place, memoryview(bits.to_bytes(self.dtype.itemsize, sys.byteorder)))
         return old
+
+
+def refused(
+    reason: str, operation: str, offset: int, transferred: int = 0, file: ModelFile | None = None
+) -> AccessError:
+    """Make the error for the byte at `offset`."""
+    message = f"{operation} refused at {offset}: {reason}"
+    name = file.name if file else None
+    return AccessError(message, offset, operation, reason, transferred, name)

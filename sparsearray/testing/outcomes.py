@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sparsearray.errors import AccessError
 
-__all__ = ["KernelMapping", "Outcome", "agree", "kernel_mappings", "outcome"]
+__all__ = ["KernelMapping", "Outcome", "agree", "kernel_mappings", "outcome", "raw_bytes"]
 
 
 class Outcome(NamedTuple):
@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
     value: object = None
     error: type[Exception] | None = None
     details: tuple[object, ...] = ()
+    transferred: int = 0
 
 
 def outcome(call: Callable[[], object]) -> Outcome:
@@ -27,7 +28,7 @@ def outcome(call: Callable[[], object]) -> Outcome:
 
     Parameters
     ----------
-    call
+    call : callable
         Takes nothing, and returns or raises anything.
 
     Returns
@@ -45,13 +46,19 @@ def outcome(call: Callable[[], object]) -> Outcome:
         value = call()
     except AccessError as error:
         file = error.filename if error.reason == "file-truncated" else None
-        details = (error.reason, error.operation, error.offset, error.transferred, file)
-        return Outcome(error=type(error), details=details)
+        details = (error.reason, error.operation, error.offset, file)
+        return Outcome(None, type(error), details, error.transferred)
     except Exception as error:  # noqa: BLE001 -- whatever it is, the other must raise it too
         return Outcome(error=type(error))
     if isinstance(value, np.ndarray | np.generic):
-        value = (type(value), value.dtype, value.shape, value.tobytes())
+        value = (type(value), value.dtype, value.shape, raw_bytes(value))
     return Outcome(value)
+
+
+def raw_bytes(array: np.ndarray[Any, Any] | np.generic) -> bytes:
+    """Copy the bytes of all items, also those that `tobytes` leaves out: the padding of records."""
+    array = np.asarray(array)
+    return array.view(f"V{array.dtype.itemsize}").tobytes()
 
 
 class KernelMapping(NamedTuple):
@@ -77,6 +84,15 @@ def kernel_mappings(start: int, stop: int) -> list[KernelMapping]:
 
 def agree(what: str, actual: object, expected: object) -> None:
     """Raise AssertionError, naming `what`, if the two differ."""
-    if actual != expected:
-        msg = f"{what}: the buffer says {actual!r}, the model {expected!r}"
-        raise AssertionError(msg)
+    if actual == expected:
+        return
+    one, other = (side.value if isinstance(side, Outcome) else side for side in (actual, expected))
+    first, second = repr(actual)[:999], repr(expected)[:999]
+    if isinstance(one, bytes) and isinstance(other, bytes):
+        differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        at = next(differ, min(len(one), len(other)))
+        first, second = (
+            f"{len(data)} bytes, from {at} on {data[at : at + 16]!r}" for data in (one, other)
+        )
+    msg = f"{what[:199]}: the buffer says {first}; the model says {second}"
+    raise AssertionError(msg)

@@ -1,15 +1,16 @@
-"""Hypothesis strategies for sparse buffers: where to look, what to put there, how it is laid out."""
+"""Hypothesis strategies: how a buffer is laid out, where to look and what to find there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-__all__ = ["LAYOUTS", "Layout", "dtypes", "layouts", "lengths", "offsets", "page_ranges"]
+__all__ = ["LAYOUTS", "Layout", "dtypes", "layouts", "lengths", "mostly", "offsets", "page_ranges"]
 
 LAYOUTS = (
     "empty",
@@ -25,6 +26,8 @@ LAYOUTS = (
 )
 """The kinds of layout that `layouts` draws."""
 
+T = TypeVar("T")
+
 _HUGE = (2**31, 2**32, 2**63 - 1, 2**63, 2**64, 2**70)
 
 
@@ -34,13 +37,13 @@ class Layout:
 
     Parameters
     ----------
-    kind
+    kind : str
         One of `LAYOUTS`.
-    nbytes
+    nbytes : int
         Length of the buffer in bytes.
-    page_size
+    page_size : int
         Bytes in a page.
-    blocks
+    blocks : tuple of (int, int)
         Offset and length of each block in bytes, in the order of mapping. They may overlap, and
         some kinds have blocks that no buffer accepts.
     """
@@ -70,7 +73,7 @@ class Layout:
             {0, self.nbytes}.union(*({start, start + size} for start, size in self.blocks))
         )
         probes = {edge + shift for edge in edges for shift in (-2, -1, 0, 1)}
-        probes.update((a + b) // 2 for a, b in zip(edges, edges[1:], strict=False))
+        probes.update((a + b) // 2 for a, b in pairwise(edges))
         probes.update(start + size // 2 for start, size in self.blocks)
         probes.update(self.nbytes + far for far in (self.page_size, *_HUGE))
         return tuple(sorted(probes - {-2}))
@@ -88,11 +91,11 @@ def layouts(
 
     Parameters
     ----------
-    kinds
+    kinds : SearchStrategy of str, optional
         Which of `LAYOUTS` to draw; all by default.
-    max_pages
+    max_pages : int
         The most pages that the buffer has.
-    page_size
+    page_size : int
         Bytes in a page.
 
     Returns
@@ -110,7 +113,9 @@ def layouts(
     return Layout(kind, npages * page_size, page_size, tuple(blocks))
 
 
-def _blocks(draw: st.DrawFn, kind: str, npages: int) -> list[tuple[int, int]]:
+def _blocks(  # noqa: PLR0911 -- one for each kind
+    draw: st.DrawFn, kind: str, npages: int
+) -> list[tuple[int, int]]:
     """First page and number of pages of each block."""
     some = st.integers(1, npages)
     match kind:
@@ -139,6 +144,16 @@ def _blocks(draw: st.DrawFn, kind: str, npages: int) -> list[tuple[int, int]]:
             raise ValueError(f"no layout is called {kind!r}")
 
 
+def mostly(usual: SearchStrategy[T], other: SearchStrategy[T]) -> SearchStrategy[T]:
+    """Draw from `usual`, and one time in eight from `other`.
+
+    Returns
+    -------
+    SearchStrategy
+    """
+    return st.integers(1, 8).flatmap(lambda die: other if die == 8 else usual)
+
+
 @st.composite
 def _page_spans(draw: st.DrawFn, npages: int) -> tuple[int, int]:
     start = draw(st.integers(0, npages - 1))
@@ -152,11 +167,11 @@ def page_ranges(
 
     Parameters
     ----------
-    npages
+    npages : int
         Pages of the buffer.
-    page_size
+    page_size : int
         Bytes in a page.
-    wild
+    wild : bool
         Draw also, now and then, what a mapping call must refuse: misaligned, empty, negative
         and out of bounds.
 
@@ -172,7 +187,7 @@ def page_ranges(
     edges = [-page_size, -1, 0, 1, page_size - 1, page_size, nbytes, nbytes + page_size]
     odd = st.sampled_from([*edges, *_HUGE, *(-number for number in _HUGE)])
     bad = st.tuples(odd, odd) | st.tuples(good, odd).map(lambda pair: (pair[0][0], pair[1]))
-    return st.integers(0, 7).flatmap(lambda die: good if die else bad)
+    return mostly(good, bad)
 
 
 def offsets(nbytes: int, *, page_size: int = 4096, wild: bool = False) -> SearchStrategy[int]:
@@ -180,11 +195,11 @@ def offsets(nbytes: int, *, page_size: int = 4096, wild: bool = False) -> Search
 
     Parameters
     ----------
-    nbytes
+    nbytes : int
         Length of the buffer in bytes.
-    page_size
+    page_size : int
         Bytes in a page.
-    wild
+    wild : bool
         Draw also, now and then, offsets that are negative or out of bounds.
 
     Returns
@@ -197,7 +212,7 @@ def offsets(nbytes: int, *, page_size: int = 4096, wild: bool = False) -> Search
     if not wild:
         return good
     bad = st.sampled_from([-(2**63), -page_size, -1, nbytes + 1, nbytes + page_size, *_HUGE])
-    return st.integers(0, 9).flatmap(lambda die: good if die else bad)
+    return mostly(good, bad)
 
 
 def lengths(nbytes: int, *, page_size: int = 4096, wild: bool = False) -> SearchStrategy[int]:
@@ -219,14 +234,16 @@ def dtypes(*, structured: bool = True) -> SearchStrategy[np.dtype[Any]]:
 
     Parameters
     ----------
-    structured
+    structured : bool
         Draw also structures, with nested, subarray, padded, unaligned and overlapping fields.
 
     Returns
     -------
     SearchStrategy of numpy.dtype
     """
-    numbers = st.sampled_from("b1 i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 c8 c16".split())
+    numbers = st.sampled_from(
+        ["b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
+    )
     times = st.sampled_from(["M8[ns]", "M8[D]", "m8[us]"])
     ordered = st.builds("{}{}".format, st.sampled_from("<>"), numbers | times).map(np.dtype)
     plain = ordered | st.sampled_from(["S1", "S5", "V3", "V16"]).map(np.dtype)
