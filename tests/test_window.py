@@ -465,7 +465,6 @@ DERIVED = {
     "subclass": lambda w: w.view(Wrapper),
     "matrix": lambda w: w.view(np.matrix),
     "memmap subclass": lambda w: w.view(np.memmap),
-    "chararray": lambda w: w.view("S1").view(np.char.chararray),
     "masked array": lambda w: np.ma.array(w, copy=False),
     "masked view": lambda w: w.view(np.ma.MaskedArray)[2:],
     "masked data": lambda w: np.ma.asarray(w).data,
