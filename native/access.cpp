@@ -8,6 +8,7 @@
 #include <cstring>
 #include <mutex>
 #include <shared_mutex>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "guard.h"
@@ -44,8 +45,10 @@ int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, R
 }
 
 // How many of the bytes at `at` of the region the file still stands behind. Bytes past the end in the
-// file's last page read as zero without a signal, and what is written there is lost.
-uint64_t still_in_file(const Region &region, uint64_t at, uint64_t n, bool write) {
+// file's last page read as zero without a signal, and what is written there is lost: so a write asks
+// before it moves anything, and a read after.
+uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
+                       bool write) {
     uint64_t from = region.in_file(at), to = from + n;
     if (region.file_size == UINT64_MAX || (write && !region.shared))
         return n;
@@ -53,7 +56,18 @@ uint64_t still_in_file(const Region &region, uint64_t at, uint64_t n, bool write
         return n;
     // What was past the end when it was mapped reads as the zeros it was then.
     uint64_t wanted = write ? to : std::min(to, region.file_size);
+    if (wanted <= from)
+        return n;
     uint64_t size = region.file->size_now();
+    if (size >= wanted)
+        return n;
+    // The page with the new end survives where it was copied on write, with all that is in it.
+    uint64_t beyond = size % r->page_size;
+    if (!region.shared && beyond && size >= region.in_file(region.start)) {
+        uint64_t page = size - beyond - region.in_file(region.start) + region.start;
+        if (page < region.stop && os_is_own_copy(r->base + page))
+            size += r->page_size - beyond;
+    }
     return size >= wanted ? n : size <= from ? 0 : size - from;
 }
 
@@ -69,13 +83,16 @@ int reason_of_fault(const Region &region, uint64_t at, bool write) {
     char byte;
     if (pread(region.file->fd(), &byte, 1, static_cast<off_t>(position)) < 0)
         return errno == ENOMEM ? SA_NO_MEMORY : SA_IO_ERROR;
-    if (write && region.shared) {
+    // A write takes space on the disk, and on a tmpfs so does looking at a hole.
+    if (region.shared || !write) {
         uint64_t page = os_page_size(), start = position / page * page;
         int error = os_allocate(region.file->fd(), static_cast<int64_t>(start),
                                 std::min(page, region.file->size_now() - start));
-        if (error == ENOSPC || error == EDQUOT)
+        struct statvfs disk;
+        bool is_full = error == EBADF && fstatvfs(region.file->fd(), &disk) == 0 && !disk.f_bavail;
+        if (error == ENOSPC || error == EDQUOT || is_full)
             return SA_NO_SPACE;
-        if (error && error != ENOTSUP)
+        if (write && error && error != ENOTSUP)
             return SA_IO_ERROR;
     }
     return 0;
@@ -224,32 +241,34 @@ uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint
     }
     return move_under_guard(r, region, at, done, n, move);
 }
-// One region's part of a transfer. SA_OK, or SA_ACCESS with `*moved` bytes done.
+
+// One region's part of a transfer. SA_OK, or SA_ACCESS with the bytes done before the bad one.
 template <class Move>
 int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
                    const Move &move, sa_report *ret) {
-    uint64_t moved = 0;
-    for (int tries = 0; region.can_fault && moved < n; tries++) {
-        moved += move_guarded(r, region, at + moved, done + moved, n - moved, move);
-        if (moved == n)
+    uint64_t moved = 0, good = n;
+    if (Move::write && region.file)
+        good = still_in_file(r, region, at, n, true);
+    for (int tries = 0; region.can_fault && moved < good; tries++) {
+        moved += move_guarded(r, region, at + moved, done + moved, good - moved, move);
+        if (moved == good)
             break;
         int reason = reason_of_fault(region, at + moved, Move::write);
         if (!reason && tries < 3)
             continue;  // there is room again, or the file has grown back
         // The end may lie in a page before the one that faulted.
         if (reason == SA_FILE_TRUNCATED)
-            moved = still_in_file(region, at, moved, Move::write);
+            moved = still_in_file(r, region, at, moved, Move::write);
         return access_error(reason ? reason : SA_IO_ERROR, Move::write, at + moved, done + moved,
                             region.file_name(), ret);
     }
     if (!region.can_fault)
-        move(r->base + at, done, n);
-    if (region.file) {
-        uint64_t good = still_in_file(region, at, n, Move::write);
-        if (good < n)
-            return access_error(SA_FILE_TRUNCATED, Move::write, at + good, done + good,
-                                region.file_name(), ret);
-    }
+        move(r->base + at, done, good);
+    if (!Move::write && region.file)
+        good = still_in_file(r, region, at, n, false);
+    if (good < n)
+        return access_error(SA_FILE_TRUNCATED, Move::write, at + good, done + good,
+                            region.file_name(), ret);
     return SA_OK;
 }
 
@@ -315,7 +334,7 @@ template <class Move> class Records {
             }
             uint64_t stop = std::min(count_, i + kBatch);
             if (!region->can_fault && !region->file) {
-                i = run_plain(*region, i, count_);
+                i = run_plain(*region, region->nbytes(), i, count_);
             } else if (int code = run_in_file(*region, &i, stop)) {
                 return code;
             }
@@ -358,9 +377,12 @@ template <class Move> class Records {
         return SA_OK;
     }
 
-    template <uint64_t Size> uint64_t run_sized(const Region &region, uint64_t i, uint64_t stop) {
+    template <uint64_t Size>
+    uint64_t run_sized(const Region &region, uint64_t good, uint64_t i, uint64_t stop) {
         uint64_t size = Size ? Size : nbytes_;
-        uint64_t start = region.start, last = region.nbytes() - size;
+        if (good < size)
+            return i;
+        uint64_t start = region.start, last = good - size;
         char *base = r_->base + region.start;
         const Move move = move_;  // in registers: what is written might be this object
         const int64_t *offsets = offsets_;
@@ -369,64 +391,69 @@ template <class Move> class Records {
             if (at > last)
                 break;
             // Far ahead, so that the misses of neighbouring records overlap; a prefetch of a bad
-            // address does nothing.
+            // address does nothing, but is no pointer.
             if (i + 16 < stop)
-                __builtin_prefetch(base + (static_cast<uint64_t>(load(offsets + i + 16)) - start),
+                __builtin_prefetch(reinterpret_cast<void *>(
+                                       reinterpret_cast<uint64_t>(base) +
+                                       static_cast<uint64_t>(load(offsets + i + 16)) - start),
                                    Move::write);
             move.template record<Size>(base + at, i, size);
         }
         return i;
     }
 
-    // SAFETY: `in` holds for each record it moves, in a region that check_range allowed.
-    uint64_t run_plain(const Region &region, uint64_t i, uint64_t stop) {
+    // Moves records up to the first that does not lie in the first `good` bytes of the region.
+    // SAFETY: those are bytes of a region that check_range allowed.
+    uint64_t run_plain(const Region &region, uint64_t good, uint64_t i, uint64_t stop) {
         switch (nbytes_) {
-        case 1: return run_sized<1>(region, i, stop);
-        case 2: return run_sized<2>(region, i, stop);
-        case 4: return run_sized<4>(region, i, stop);
-        case 8: return run_sized<8>(region, i, stop);
-        case 16: return run_sized<16>(region, i, stop);
-        default: return run_sized<0>(region, i, stop);
+        case 1: return run_sized<1>(region, good, i, stop);
+        case 2: return run_sized<2>(region, good, i, stop);
+        case 4: return run_sized<4>(region, good, i, stop);
+        case 8: return run_sized<8>(region, good, i, stop);
+        case 16: return run_sized<16>(region, good, i, stop);
+        default: return run_sized<0>(region, good, i, stop);
         }
     }
 
     int run_in_file(const Region &region, uint64_t *i, uint64_t stop) {
-        uint64_t from = *i, to = from;
+        uint64_t from = *i, to = from, good = region.nbytes();
+        if (Move::write)
+            good = still_in_file(r_, region, region.start, good, true);
         bool whole = !region.can_fault;
         if (whole)
-            to = run_plain(region, from, stop);
+            to = run_plain(region, good, from, stop);
         else if (guard_ready())
             whole = run_guarded(r_->base + region.start, r_->base + region.stop,
-                                [&] { to = run_plain(region, from, stop); });
-        if (!whole) {  // a fault, or no guard: one by one
-            for (to = from; to < stop; to++) {
-                int64_t at = offset_of(to);
-                if (!in(&region, at))
-                    break;
-                if (int code = one(to, at))
-                    return code;
-            }
+                                [&] { to = run_plain(region, good, from, stop); });
+        if (whole && to > from) {
             *i = to;
-            return SA_OK;
+            return Move::write ? int{SA_OK} : check_read(region, from, to);
+        }
+        // A fault, no guard, or a record that the file ends in: one by one.
+        for (to = from; to < stop; to++) {
+            int64_t at = offset_of(to);
+            if (!in(&region, at))
+                break;
+            if (int code = one(to, at))
+                return code;
         }
         *i = to;
-        return check_files(region, from, to);
+        return SA_OK;
     }
 
-    int check_files(const Region &region, uint64_t from, uint64_t to) {
+    int check_read(const Region &region, uint64_t from, uint64_t to) {
         // One look at the file covers the run if it holds for the region's end.
         uint64_t n = region.nbytes();
-        uint64_t good = still_in_file(region, region.start, n, Move::write);
+        uint64_t good = still_in_file(r_, region, region.start, n, false);
         for (uint64_t i = from; good < n && i < to; i++) {
             uint64_t at = static_cast<uint64_t>(offset_of(i));
             if (at - region.start + nbytes_ <= good)
                 continue;
             uint64_t bad = std::max(at, region.start + good);
             // In the zeros that were past the end from the start, reading is right.
-            if (!Move::write && region.in_file(bad) >= region.file_size)
+            if (region.in_file(bad) >= region.file_size)
                 continue;
-            access_error(SA_FILE_TRUNCATED, Move::write, bad, i * nbytes_ + (bad - at),
-                         region.file_name(), ret_);
+            access_error(SA_FILE_TRUNCATED, false, bad, 0, region.file_name(), ret_);
             return failed(SA_ACCESS, i);
         }
         return SA_OK;
@@ -542,6 +569,11 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
     // SAFETY: check_range allowed these bytes, and being aligned they lie in one page.
     char *ours = r->base + at;
     auto work = [&] { ret->value = run_atomic_sized(ours, nbytes, op, operand, expected); };
+    uint64_t good = nbytes;
+    if (write && region->file)
+        good = still_in_file(r, *region, at, nbytes, true);
+    if (good < nbytes)
+        return access_error(SA_FILE_TRUNCATED, write, at + good, 0, region->file_name(), ret);
     if (!region->can_fault) {
         work();
     } else {
@@ -562,7 +594,9 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
             return access_error(reason ? reason : SA_IO_ERROR, write, at, 0, region->file_name(), ret);
         }
     }
-    if (region->file && still_in_file(*region, at, nbytes, write) < nbytes)
-        return access_error(SA_FILE_TRUNCATED, write, at, 0, region->file_name(), ret);
+    if (!write && region->file)
+        good = still_in_file(r, *region, at, nbytes, false);
+    if (good < nbytes)
+        return access_error(SA_FILE_TRUNCATED, write, at + good, 0, region->file_name(), ret);
     return SA_OK;
 }

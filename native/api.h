@@ -101,7 +101,8 @@ uint64_t sa_page_size(void);
 int sa_reserve(uint64_t nbytes, uint64_t alignment, sa_reservation **reservation, sa_report *ret);
 void sa_describe(const sa_reservation *r, sa_geometry *ret);
 int sa_close(sa_reservation *r, sa_report *ret);
-void sa_release(sa_reservation *r);
+/* What the cell holds, if anything; the cell is then empty. */
+void sa_release(sa_reservation **reservation);
 
 /* Mapping, in whole pages. */
 int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_report *ret);
@@ -149,8 +150,8 @@ int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64
 int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,
               uint64_t expected, sa_report *ret);
 
-/* Windows. `writable`: 1 or 0 as asked for, -1 for what the pages allow. */
+/* Windows. `writable`: 1 or 0 as asked for, -1 for what the pages allow. No bytes need no pin. */
 int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable, sa_pin **pin,
                  sa_report *ret);
-/* NULL does nothing. From any thread, at any time. */
-void sa_unpin(sa_pin *pin);
+/* As sa_release. From any thread, at any time. */
+void sa_unpin(sa_pin **pin);

@@ -85,17 +85,21 @@ int guard_install() {
     return install_errno;
 }
 
-bool guard_ready() {
-    struct sigaction now;
-    sigset_t mask;
-    return sigaction(SIGBUS, nullptr, &now) == 0 && is_ours(now) &&
-           pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 && !sigismember(&mask, SIGBUS);
-}
-
 namespace {
 struct sigaction displaced;
 bool displacing = false;
+// Odd while an ArmedGuard has put our handler in somebody else's place: it will not stay.
+std::atomic<unsigned> displacements{0};
 }  // namespace
+
+bool guard_ready() {
+    struct sigaction now;
+    sigset_t mask;
+    unsigned before = displacements;
+    return before % 2 == 0 && sigaction(SIGBUS, nullptr, &now) == 0 && is_ours(now) &&
+           displacements == before && pthread_sigmask(SIG_BLOCK, nullptr, &mask) == 0 &&
+           !sigismember(&mask, SIGBUS);
+}
 
 ArmedGuard::ArmedGuard() {
     arm_lock.lock();
@@ -103,6 +107,7 @@ ArmedGuard::ArmedGuard() {
     sigaction(SIGBUS, nullptr, &now);
     displacing = !is_ours(now);
     if (displacing) {
+        displacements++;
         // A foreign fault in these few instructions goes to the handler that we displace.
         displaced = previous;
         previous = now;
@@ -122,6 +127,7 @@ ArmedGuard::~ArmedGuard() {
         if (is_ours(now))  // else somebody has set another since: theirs stays
             sigaction(SIGBUS, &previous, nullptr);
         previous = displaced;
+        displacements++;
     }
     arm_lock.unlock();
 }

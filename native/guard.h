@@ -12,6 +12,8 @@
 // 4. The handler is not ours for ever: signal.signal, faulthandler and pytest replace it, and a thread
 //    can block the signal. So a caller asks guard_ready first, and if the answer is no uses
 //    os_copy_quietly, which raises no signal, or an ArmedGuard where only an instruction will do.
+//    What is left is the time between that answer and the copy: a thread that replaces the handler just
+//    then, while another copies from a file that is cut short just then, can still end the process.
 //
 // Guarantees: no allocation, no lock and no thread-local that is not there yet is touched in the
 // handler. SIGSEGV is never handled. A crash that is not ours stays a crash.

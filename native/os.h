@@ -57,6 +57,10 @@ int os_describe_file(int fd, OsFile *ret);
 // Takes the disk space of a range that lies within the file.
 int os_allocate(int fd, int64_t offset, uint64_t nbytes);
 
+// Whether the page is memory of the process's own, copied on write from its file; false where nobody
+// can tell.
+bool os_is_own_copy(const char *page);
+
 // Copies within the process without ever raising a signal. Bytes moved, or a negative errno.
 int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source);
 

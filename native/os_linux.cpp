@@ -319,6 +319,18 @@ int os_allocate(int fd, int64_t offset, uint64_t nbytes) {
     return error == EOPNOTSUPP ? ENOTSUP : error;
 }
 
+bool os_is_own_copy(const char *page) {
+    constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62;
+    constexpr uint64_t kFileOrShared = uint64_t{1} << 61;
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    uint64_t entry = 0, index = reinterpret_cast<uint64_t>(page) / os_page_size();
+    ssize_t got = pread(fd, &entry, sizeof entry, static_cast<off_t>(index * sizeof entry));
+    close(fd);
+    return got == sizeof entry && (entry & (kPresent | kSwapped)) && !(entry & kFileOrShared);
+}
+
 int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source) {
     // The side called remote is the one whose bad pages give EFAULT or a short count; the protection
     // that the pages have holds for this call as it does for an instruction.

@@ -163,6 +163,8 @@ int os_describe_file(int fd, OsFile *ret) {
 
 int os_allocate(int, int64_t, uint64_t) { return ENOTSUP; }
 
+bool os_is_own_copy(const char *) { return false; }
+
 int64_t os_copy_quietly(void *, const void *, uint64_t, bool) { return -ENOTSUP; }
 
 }  // namespace sparsearray

@@ -169,7 +169,9 @@ int sa_close(sa_reservation *r, sa_report *ret) {
     return SA_OK;
 }
 
-void sa_release(sa_reservation *r) {
+void sa_release(sa_reservation **reservation) {
+    sa_reservation *r = *reservation;
+    *reservation = nullptr;
     if (!r)
         return;
     r->hold();
@@ -267,7 +269,7 @@ int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable
     if (int code = check_bounds(r, offset, nbytes, ret))
         return code;
     if (nbytes == 0)
-        return SA_MISALIGNED;
+        return SA_OK;
     uint64_t start = static_cast<uint64_t>(offset), stop = start + static_cast<uint64_t>(nbytes);
     bool can_write = true;
     for (uint64_t at = start; at < stop;) {
@@ -297,7 +299,9 @@ int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable
     return system_error(ENOMEM, "", ret);
 }
 
-void sa_unpin(sa_pin *pin) {
+void sa_unpin(sa_pin **cell) {
+    sa_pin *pin = *cell;
+    *cell = nullptr;
     if (!pin)
         return;
     sa_reservation *r = pin->reservation;

@@ -447,7 +447,7 @@ class GuardedAccess:
         # All at once where it is checked beforehand: a scatter is refused before it writes.
         piece = _GATHER_PIECE if operation == "gather" else max(flat.size, 1)
         report = take()
-        for start in range(0, flat.size, piece):
+        for start in range(0, max(flat.size, 1), piece):
             count = min(piece, flat.size - start)
             code = function(
                 self._reservation,
@@ -459,7 +459,14 @@ class GuardedAccess:
             )
             if code:
                 bad = start + report.value if code != lib.SA_CLOSED else 0
-                raise failure(code, report, operation, int(flat[bad]), nbytes, self._nbytes)
+                raise failure(
+                    code,
+                    report,
+                    operation,
+                    int(flat[bad]) if flat.size else 0,
+                    nbytes,
+                    self._nbytes,
+                )
         put_back(report)
 
     def atomic_slice(self, offset: int, count: int, dtype: DTypeLike = "u1") -> AtomicSlice:

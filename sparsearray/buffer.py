@@ -78,8 +78,9 @@ class SparseBuffer(PageMapping):
         self, nbytes: int, *, alignment: int | None = None, name: str | None = None
     ) -> None:
         self._closed = True
-        # The native call writes the reservation in here, so that no interrupt can come between.
-        self._cell = ffi.new("sa_reservation **")
+        # The native call writes the reservation in here, and native code gives it back: no
+        # interrupt can come between.
+        self._cell = ffi.gc(ffi.new("sa_reservation **"), lib.sa_release)
         size, unit = index(nbytes), 0 if alignment is None else index(alignment)
         if size <= 0:
             msg = f"a buffer of {size} bytes: must be positive"
@@ -105,11 +106,6 @@ class SparseBuffer(PageMapping):
         self._address: int = geometry.address
         self._closed = False
         self.name = name
-
-    def __del__(self, release=lib.sa_release) -> None:  # type: ignore[no-untyped-def]
-        cell = getattr(self, "_cell", None)  # none where __init__ was never called
-        if cell is not None:
-            release(cell[0])
 
     # What it is
 

@@ -38,11 +38,9 @@ class Lease:
     __array_interface__: dict[str, Any]
 
     def __init__(self) -> None:
-        # The native call writes the pin in here, so that no interrupt can come between.
-        self.pin = ffi.new("sa_pin **")
-
-    def __del__(self, unpin=lib.sa_unpin) -> None:  # type: ignore[no-untyped-def]
-        unpin(self.pin[0])
+        # The native call writes the pin in here, and native code gives it back: no interrupt can
+        # come between.
+        self.pin = ffi.gc(ffi.new("sa_pin **"), lib.sa_unpin)
 
 
 def as_integers(numbers: object) -> tuple[int, ...]:
@@ -133,13 +131,14 @@ def make_window(
     start = index(offset) + low
     if start < 0 or start + nbytes > total:
         raise _outside(start, nbytes, total)
-    if nbytes == 0:
-        return _empty(sizes, found, writable)
     lease, report = Lease(), take()
     wanted = -1 if writable is None else bool(writable)
     code = _pin_range(reservation, start, nbytes, wanted, lease.pin, report)
     if code:
         raise failure(code, report, "window", start, nbytes, total)
+    if nbytes == 0:
+        put_back(report)
+        return _empty(sizes, found, writable)
     lease.__array_interface__ = {
         "version": 3,
         "shape": (nbytes,),
