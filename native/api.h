@@ -125,6 +125,10 @@ int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *n
                 sa_report *ret);
 int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 
+/* Files by path. A pipe is not waited for. sa_close_file leaves -1 in the cell, and takes it. */
+int sa_open_file(const char *path, int writable, int *fd, sa_report *ret);
+void sa_close_file(int *fd);
+
 /* Looking. `count` is the number there are; at most `capacity` are written. */
 int sa_regions(sa_reservation *r, sa_region *regions, uint64_t capacity, uint64_t *count);
 /* The name of a file that has a region, "" when it has none any more. */

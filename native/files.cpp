@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "reservation.h"
+
 namespace sparsearray {
 
 File::File(int fd, const OsFile &facts, bool own_position, bool writable, const char *name,
@@ -61,3 +63,18 @@ int FileSet::acquire(int fd, const char *name, bool own_position, bool write, co
 }
 
 }  // namespace sparsearray
+
+int sa_open_file(const char *path, int writable, int *fd, sa_report *ret) {
+    // NONBLOCK: opening a FIFO must not wait for its other end; a regular file does not care.
+    int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    do
+        *fd = open(path, flags);
+    while (*fd < 0 && errno == EINTR);
+    return *fd < 0 ? sparsearray::system_error(errno, path, ret) : SA_OK;
+}
+
+void sa_close_file(int *fd) {
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from ._binding import ffi, lib, put_back, take
+
 __all__ = ["Descriptor", "opened"]
 
 
@@ -44,13 +46,21 @@ def opened(file: object, *, writable: bool) -> Iterator[Descriptor]:
         yield Descriptor(fd, _name_of(fd), own_position=False)
         return
     path = os.fspath(file)  # type: ignore[call-overload]
-    # NONBLOCK: opening a FIFO must not wait for its other end; a regular file does not care.
-    flags = os.O_RDWR if writable else os.O_RDONLY
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    name = os.fsencode(path)
+    if b"\0" in name:
+        msg = f"embedded null byte in path {path!r}"
+        raise ValueError(msg)
+    # Opened and closed by native code, so that no interrupt can come between.
+    cell = ffi.gc(ffi.new("int *", -1), lib.sa_close_file)
+    report = take()
+    if lib.sa_open_file(name, writable, cell, report):
+        number = report.sys_errno
+        raise OSError(number, os.strerror(number), path)
+    put_back(report)
     try:
-        yield Descriptor(fd, os.fsencode(os.path.abspath(path)), own_position=True)
+        yield Descriptor(cell[0], os.fsencode(os.path.abspath(path)), own_position=True)
     finally:
-        os.close(fd)
+        lib.sa_close_file(cell)
 
 
 def _name_of(fd: int) -> bytes:

@@ -223,8 +223,10 @@ def _huge_pool(size: int) -> Path:
 
 
 @pytest.fixture
-def huge_pages() -> Iterator[int]:
+def huge_pages(linux_core: bool) -> Iterator[int]:
     """Have at least four free huge pages of the smallest size: that size in bytes."""
+    if not linux_core:
+        pytest.skip("the core knows of files in huge pages on Linux only")
     pools = sorted(
         int(pool.name[len("hugepages-") : -len("kB")]) << 10
         for pool in Path("/sys/kernel/mm/hugepages").glob("hugepages-*")

@@ -1,193 +1,741 @@
-"""
-Faults on mapped files, in processes of their own: how they ended is what is asserted.
+"""Faults on mapped files: each is an exception, whoever has the signal handlers, and only ours is."""
 
-Each script maps four pages of a file, has it cut to one and a half, and makes guarded calls, after
-something was done to the signal that a fault raises.
-"""
-
+import errno
+import mmap
+import os
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-SCENE = """
-path = os.path.abspath("file")
-data = bytes(range(256)) * 64
-with open(path, "wb") as file:
-    file.write(data)
-buffer = SparseBuffer(8 * P)
-buffer.map_file(2 * P, 4 * P, path, writable=True)
-CUT = P + P // 2
+from sparsearray import AccessError, SparseBuffer
 
-def check():
-    with open(path, "wb") as file:
-        file.write(data)
-    assert buffer.read_at(2 * P, 4 * P) == data
-    os.truncate(path, CUT)
-    slots = buffer.atomic_slice(2 * P, 4 * P // 8, "u8")
-    calls = {
-        "read_at": lambda: buffer.read_at(2 * P, 4 * P),
-        "read_into": lambda: buffer.read_into(2 * P, bytearray(4 * P)),
-        "read_plain": lambda: buffer.read_plain(2 * P + CUT, "u8"),
-        "read_plain of an array": lambda: buffer.read_plain(2 * P, "u1", 4 * P),
-        "gather": lambda: buffer.gather([2 * P, 2 * P + CUT, 5 * P], "u8"),
-        "load": lambda: slots.load(CUT // 8),
-        "write_at": lambda: buffer.write_at(2 * P, data),
-        "fill_at": lambda: buffer.fill_at(2 * P, 7, 4 * P),
-        "write_plain": lambda: buffer.write_plain(4 * P, 1, "u8"),
-        "scatter": lambda: buffer.scatter([2 * P, 5 * P], np.ones(2)),
-        "fetch_add": lambda: slots.fetch_add(3 * P // 8, 1),
-    }
-    for name, call in calls.items():
-        error = failure(call)
-        assert isinstance(error, AccessError), (name, error)
-        assert error.reason == "file-truncated", (name, error)
-        assert error.filename == path, (name, error.filename)
-        assert error.offset >= 2 * P + CUT, (name, error)
-        if name in ("read_at", "read_into", "fill_at", "write_at"):
-            assert (error.offset, error.transferred) == (2 * P + CUT, CUT), (name, error)
-    assert len(buffer.read_at(2 * P, CUT)) == CUT
+P = mmap.PAGESIZE
+MIB = 1 << 20
+
+# Maps a file of 4 pages twice, read-only after a hole and shared with what follows, and cuts it short.
+MAP = """
+DATA = bytes(range(1, 251)) * (4 * P // 250 + 1)
+DATA = DATA[:4 * P]
+CUT = P + 100
+
+def make():
+    with open("data", "wb") as file:
+        file.write(DATA)
+    buffer = SparseBuffer(16 * P)
+    buffer.map_file(P, 4 * P, "data", writable=True)
+    buffer.map_file(8 * P, 4 * P, "data")
+    return buffer
 """
 
-STATES = {
-    "nothing": "",
-    "faulthandler enabled": "import faulthandler; faulthandler.enable()",
-    "faulthandler enabled and disabled": (
-        "import faulthandler; faulthandler.enable(); faulthandler.disable()"
-    ),
-    "a handler": "signal.signal(signal.SIGBUS, lambda *_: os._exit(3))",
-    "ignored": "signal.signal(signal.SIGBUS, signal.SIG_IGN)",
-    "default": "signal.signal(signal.SIGBUS, signal.SIG_DFL)",
-    "blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
-}
-PLACES = {
-    "the main thread": "check()",
-    "a thread": """
-failures = []
-threading.excepthook = lambda info: failures.append(info)
-thread = threading.Thread(target=check)
-thread.start()
-thread.join()
-assert not failures, failures
-""",
-    "a forked child": """
-child = os.fork()
-if child == 0:
+# Runs every guarded call over the cut: each tells the first bad byte and the bytes before it.
+CHECK = """
+def expect(call, operation, offset, transferred):
     try:
-        check()
-    except BaseException as error:
-        print(repr(error), file=sys.stderr, flush=True)
-        os._exit(1)
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-""",
-    "the end of the interpreter": "import atexit; atexit.register(check)",
-}
+        call()
+    except AccessError as error:
+        found = error.reason, error.operation, error.offset, error.transferred, error.filename
+        path = os.path.abspath("data")
+        assert found == ("file-truncated", operation, offset, transferred, path), (call, found)
+    else:
+        raise AssertionError("no error")
 
+def check(buffer):
+    os.truncate("data", CUT)
+    for base in (P, 8 * P):
+        end = base + CUT
+        for start, nbytes in [(base, 4 * P), (base + P, P), (base + 2 * P, 8), (base + P + 96, 8)]:
+            good = max(end - start, 0)
+            bad = start + good
+            out = bytearray(nbytes)
+            expect(lambda: buffer.read_at(start, nbytes), "read", bad, good)
+            expect(lambda: buffer.read_into(start, out), "read", bad, good)
+            assert out[:good] == DATA[start - base:][:good]
+            expect(lambda: buffer.read_plain(start, f"V{nbytes}"), "read", bad, good)
+            expect(lambda: buffer.read_plain(start, "u1", nbytes), "read", bad, good)
+            expect(lambda: buffer.gather([base, start], f"V{nbytes}"), "read", bad, 0)             if start > base else None
+            expect(lambda: buffer.gather([start], f"V{nbytes}"), "read", bad, 0)
+        assert buffer.read_at(base, CUT) == DATA[:CUT]
+        assert buffer.gather([base, base + CUT - 8], "V8").tobytes() == DATA[:8] + DATA[CUT - 8 : CUT]
+    end = P + CUT
+    for start, nbytes in [(P, 4 * P), (2 * P, P), (3 * P, 8), (2 * P + 96, 8)]:
+        good = max(end - start, 0)
+        bad = start + good
+        same = DATA[start - P :][:nbytes]
+        expect(lambda: buffer.write_at(start, same), "write", bad, good)
+        expect(lambda: buffer.write_plain(start, np.void(same)), "write", bad, good)
+        expect(lambda: buffer.scatter([start], np.void(same)), "write", bad, good)
+    expect(lambda: buffer.fill_at(3 * P, 0, 2 * P), "write", 3 * P, 0)
+    items = buffer.atomic_slice(0, 2 * P, "u8")
+    index = 3 * P // 8
+    expect(lambda: items.load(index), "read", 3 * P, 0)
+    expect(lambda: items.store(index, 1), "write", 3 * P, 0)
+    expect(lambda: items.fetch_add(index, 1), "write", 3 * P, 0)
+    expect(lambda: items.exchange(index, 1), "write", 3 * P, 0)
+    expect(lambda: items.compare_exchange(index, 0, 1), "write", 3 * P, 0)
+    assert items.load(P // 8) == int.from_bytes(DATA[:8], sys.byteorder)
+    with open("data", "rb") as file:
+        assert file.read() == DATA[:CUT]
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("state", STATES)
-def test_guarded_calls_whoever_has_the_signal(state, place, run_python):
-    """A file cut short is an AccessError in every guarded call, after all that Python can do to SIGBUS."""
-    script = f"{SCENE}\ncheck()\n{STATES[state]}\n{PLACES[place]}\n"
-    done = run_python(script)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+def dispositions():
+    with open("/proc/self/status") as file:
+        return [line for line in file if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+"""
 
-
-@pytest.mark.parametrize("state", ["faulthandler enabled", "a handler", "ignored"])
-def test_guarded_calls_where_the_signal_was_taken_before(state, run_python):
-    """The same where the handler was there before the library was imported."""
-    script = f"import os, signal\n{STATES[state]}\n"
-    done = run_python(f"{script}\n{SCENE}\ncheck()\n")
-    assert done.returncode == 0, done.stderr
-
-
-def test_refused_calls_raise_no_signal(run_python):
-    """What the table of regions refuses touches no memory: both signals would end the process."""
-    done = run_python(
-        SCENE
-        + """
-signal.signal(signal.SIGSEGV, lambda *_: os._exit(4))
-signal.signal(signal.SIGBUS, lambda *_: os._exit(5))
-buffer.map_zero(0, P)
-for call in (
-    lambda: buffer.read_at(7 * P, 1),
-    lambda: buffer.write_at(0, b"x"),
-    lambda: buffer.fill_at(P - 1, 1, 2),
-    lambda: buffer.gather([0, 7 * P], "u8"),
-    lambda: buffer.scatter([0], [1]),
-    lambda: buffer.atomic_slice(0, 1, "u8").fetch_add(0, 1),
-    lambda: buffer.window(P, 1),
-    lambda: buffer.window(0, 1, writable=True),
-):
-    assert failure(call).reason in ("unmapped", "read-only")
-""",
-    )
-    assert done.returncode == 0, done.stderr
-
-
-FOREIGN = {
-    "a fault of another mapping": (
-        """
-other = open(path, "r+b")
-other.truncate(4 * P)
-memory = mmap.mmap(other.fileno(), 4 * P)
-other.truncate(0)
-memory[2 * P]
-""",
-        signal.SIGBUS,
+# What somebody else does to the signals, before the buffer maps its first file, or after.
+HOSTILE = {
+    "nothing": "",
+    "faulthandler.enable": "import faulthandler; faulthandler.enable()",
+    "faulthandler.disable": "import faulthandler; faulthandler.enable(); faulthandler.disable()",
+    "a Python handler": "signal.signal(signal.SIGBUS, lambda *_: calls.append(1))",
+    "SIG_IGN": "signal.signal(signal.SIGBUS, signal.SIG_IGN)",
+    "SIG_DFL": "signal.signal(signal.SIGBUS, signal.SIG_DFL)",
+    "all signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "SIGBUS blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])",
+    "a C handler": "ctypes.CDLL(None).signal(7, ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p))",
+    "ignored and blocked": (
+        "signal.signal(signal.SIGBUS, signal.SIG_IGN); "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])"
     ),
-    "a null pointer": ("ctypes.string_at(8)", signal.SIGSEGV),
-    "SIGBUS by kill": ("os.kill(os.getpid(), signal.SIGBUS)", signal.SIGBUS),
-    "SIGSEGV by kill": ("os.kill(os.getpid(), signal.SIGSEGV)", signal.SIGSEGV),
 }
 
 
-@pytest.mark.parametrize("traceback", ["no", "before", "after"])
-@pytest.mark.parametrize("what", FOREIGN)
-def test_a_crash_that_is_not_ours_stays_one(what, traceback, run_python):
-    """It ends the process with its own signal, and with one traceback where faulthandler is on."""
-    body, number = FOREIGN[what]
-    enable = "import faulthandler; faulthandler.enable()\n"
-    script = enable if traceback == "before" else ""
-    script += SCENE + "check()\n"
-    script += enable if traceback == "after" else ""
-    done = run_python(script + body)
-    assert done.returncode == -number, done.stderr
-    assert done.stderr.count("Fatal Python error") == (0 if traceback == "no" else 1)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", HOSTILE)
+def test_whoever_has_the_handlers(what, when, run_python):
+    """Guarded calls report the cut whoever has the signal, and leave handlers and mask as they are."""
+    done = run_python(f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        {CHECK.replace(chr(10), chr(10) + " " * 8)}
+        calls = []
+        if {when == "before"}:
+            {HOSTILE[what] or "pass"}
+        buffer = make()
+        if {when == "after"}:
+            {HOSTILE[what] or "pass"}
+        before = dispositions()
+        check(buffer)
+        assert dispositions() == before
+        assert not calls
+        print("checked")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked\n", "")
 
 
-def test_an_ignored_signal_that_is_sent_stays_ignored(run_python):
-    """SIG_IGN from before the import still holds for a SIGBUS that somebody sends."""
-    script = "import signal\nsignal.signal(signal.SIGBUS, signal.SIG_IGN)\n" + SCENE
+@pytest.mark.parametrize("where", ["thread", "child", "thread of a child", "child of a thread"])
+@pytest.mark.parametrize(
+    "what", ["nothing", "faulthandler.enable", "SIG_IGN", "all signals blocked"]
+)
+def test_in_threads_and_children(where, what, run_python):
+    """The same in other threads, in forked children, and in combinations of them."""
+    done = run_python(f"""
+        import traceback, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork with threads
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        {CHECK.replace(chr(10), chr(10) + " " * 8)}
+        buffer = make()
+        {HOSTILE[what] or "pass"}
+        failed = []
+
+        def work():
+            try:
+                check(buffer)
+            except BaseException:
+                failed.append(traceback.format_exc())
+
+        def in_thread(work):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+
+        def in_child(work):
+            pid = os.fork()
+            if pid == 0:
+                work()
+                os.write(2, "".join(failed).encode())
+                os._exit(len(failed))
+            if os.waitpid(pid, 0)[1]:
+                failed.append("child")
+
+        {{
+            "thread": lambda: in_thread(work),
+            "child": lambda: in_child(work),
+            "thread of a child": lambda: in_child(lambda: in_thread(work)),
+            "child of a thread": lambda: in_thread(lambda: in_child(work)),
+        }}[{where!r}]()
+        assert not failed, "".join(failed)
+        print("checked")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked\n", "")
+
+
+@pytest.mark.parametrize("option", ["-Xfaulthandler", "-Xdev"])
+def test_under_interpreter_options(option, run_python):
+    """The same under the interpreter's own fault handling."""
     done = run_python(
-        script + "check()\nos.kill(os.getpid(), signal.SIGBUS)\nprint('alive')",
+        f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        {CHECK.replace(chr(10), chr(10) + " " * 8)}
+        check(make())
+        print("checked")
+        """,
+        option,
     )
-    assert (done.returncode, done.stdout.strip()) == (0, "alive"), done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked\n", "")
 
 
-def test_a_python_handler_from_before_hears_what_is_sent(run_python):
-    """A handler that was there before the import is called for a SIGBUS that somebody sends."""
-    script = "import signal\nsignal.signal(signal.SIGBUS, lambda *_: print('heard'))\n" + SCENE
-    done = run_python(
-        script + "check()\nos.kill(os.getpid(), signal.SIGBUS)\nprint('alive')",
-    )
-    assert (done.returncode, done.stdout.split()) == (0, ["heard", "alive"]), done.stderr
+def test_at_exit(run_python):
+    """The same when the interpreter ends, after faulthandler has put the old handlers back."""
+    done = run_python(f"""
+        import atexit, faulthandler
+        faulthandler.enable()
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        {CHECK.replace(chr(10), chr(10) + " " * 8)}
+        buffer = make()
+        atexit.register(check, buffer)
+        faulthandler.disable()
+        print("checked")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked\n", "")
 
 
+@pytest.mark.slow
 def test_after_pytest_has_ended(run_python, tmp_path):
-    """Pytest disables faulthandler when it ends, which puts an older handler back."""
+    """The same after pytest, which takes faulthandler off when it ends."""
     test = tmp_path / "test_inner.py"
     test.write_text(
-        "import sys, os, signal, threading, mmap, ctypes\n"
-        "import numpy as np\nfrom sparsearray import *\nP = mmap.PAGESIZE\n"
-        "def failure(call):\n"
-        "    try:\n        call()\n    except Exception as error:\n        return error\n"
-        + SCENE
-        + "import atexit\natexit.register(check)\ndef test_it():\n    check()\n"
+        f"""import atexit, mmap, os, sys
+import numpy as np
+from sparsearray import *
+P = mmap.PAGESIZE
+{MAP}{CHECK}
+def test_it():
+    atexit.register(check, make())
+    check(make())
+"""
     )
-    done = run_python(
-        f"import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(test)!r}]))"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python(f"""
+        import pytest
+        raise SystemExit(pytest.main(["-q", "-p", "no:cacheprovider", {str(test)!r}]))
+    """)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "1 passed" in done.stdout
+
+
+def test_many_faults(run_ok):
+    """Thousands of faults in a row are thousands of errors."""
+    run_ok(f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        buffer = make()
+        os.truncate("data", 0)
+        for _ in range(5000):
+            assert failure(buffer.read_at, P + 8, 4).reason == "file-truncated"
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        for _ in range(5000):
+            assert failure(buffer.read_at, P + 8, 4).reason == "file-truncated"
+    """)
+
+
+@pytest.mark.parametrize(
+    "what", ["nothing", "a Python handler", "SIG_IGN", "SIG_DFL", "SIGBUS blocked"]
+)
+def test_faults_in_many_threads(what, run_python):
+    """Faults of several threads at once, atomics among them, are all caught, whoever has the signal."""
+    done = run_python(f"""
+        import time
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        calls = []
+        buffer = make()
+        os.truncate("data", P)
+        items = buffer.atomic_slice(0, 2 * P, "u8")
+        {HOSTILE[what] or "pass"}
+        failed = []
+
+        def work(number):
+            try:
+                for _ in range(1000):
+                    if number % 2:
+                        assert failure(items.fetch_add, 3 * P // 8, 1).offset == 3 * P
+                    else:
+                        assert failure(buffer.read_at, 2 * P - 4, 8).transferred == 4
+                        assert failure(buffer.write_at, 2 * P, b"x").offset == 2 * P
+                        assert failure(buffer.gather, [P, 2 * P], "u8").offset == 2 * P
+                        assert buffer.read_at(P, P) == DATA[:P]
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 20
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0))
+            if thread.is_alive():
+                os._exit(98)  # it faults for ever
+        assert not failed and not calls, (failed, len(calls))
+    """)
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------------ no signal at all
+
+
+def test_what_the_table_knows_raises_no_signal(run_ok):
+    """Holes and read-only pages are refused without a signal: SIGSEGV would end this process."""
+    run_ok("""
+        def caught():
+            with open("/proc/self/status") as file:
+                return int(next(line for line in file if line.startswith("SigCgt")).split()[1], 16)
+
+        before = caught()
+        assert not before & (1 << (signal.SIGSEGV - 1) | 1 << (signal.SIGBUS - 1))
+        buffer = SparseBuffer(8 * P)
+        buffer.alloc(P, P)
+        buffer.map_zero(2 * P, P)
+        buffer.alloc(3 * P, P)
+        buffer.set_writable(3 * P, P, False)
+        buffer.mmap_anonymous(4 * P, P, 0, mmap.MAP_PRIVATE)
+        holes = [0, 2 * P - 4, 4 * P, 5 * P, 7 * P]
+        items = buffer.atomic_slice(0, P, "u8")
+        for _ in range(200):
+            for at in (0, P - 1, 4 * P, 4 * P - 1, 6 * P):
+                reads = [
+                    failure(buffer.read_at, at, 2), failure(buffer.read_into, at, bytearray(9)),
+                    failure(buffer.read_plain, at, "u2"), failure(buffer.read_plain, at, "u1", 7),
+                    failure(buffer.gather, [P, at], "u2"), failure(buffer.window, at, 3),
+                ]
+                assert [error.reason for error in reads] == ["unmapped"] * 6
+            for at in (0, 2 * P - 1, 3 * P - 1, 3 * P, 5 * P, 8 * P - 2):
+                writes = [
+                    failure(buffer.write_at, at, b"xy"), failure(buffer.fill_at, at, 1, 2),
+                    failure(buffer.write_plain, at, np.uint16(1)),
+                    failure(buffer.scatter, [P, at], np.uint16(1)),
+                ]
+                assert all(error.reason in ("unmapped", "read-only") for error in writes)
+            for at, reason in [(0, "unmapped"), (2 * P, "read-only"), (5 * P, "unmapped")]:
+                assert failure(items.fetch_add, at // 8, 1).reason == reason
+                assert failure(items.store, at // 8, 1).reason == reason
+            assert failure(items.load, 0).reason == "unmapped"
+        assert caught() == before  # no handler that could have hidden a signal
+        assert buffer.read_at(P, P) == bytes(P)
+    """)
+
+
+def test_only_sigbus_is_handled(run_ok):
+    """Once a file is mapped SIGBUS has a handler; no other signal ever gets one."""
+    run_ok(f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        def caught():
+            with open("/proc/self/status") as file:
+                return int(next(line for line in file if line.startswith("SigCgt")).split()[1], 16)
+        before = caught()
+        buffer = make()
+        assert caught() == before | 1 << (signal.SIGBUS - 1)
+        assert signal.getsignal(signal.SIGSEGV) == signal.SIG_DFL
+    """)
+
+
+# ------------------------------------------------------------------------------ others' crashes
+
+SOMEBODY_ELSES = {
+    "SIGBUS": """
+        array = np.memmap("other", "u1", "w+", shape=4 * P)
+        os.truncate("other", 0)
+        crash = lambda: array[2 * P]
+    """,
+    "SIGBUS of a system call in numpy": """
+        array = np.memmap("other", "u1", "w+", shape=4 * P)
+        os.truncate("other", 0)
+        crash = lambda: array.sum()
+    """,
+    "SIGSEGV": "crash = lambda: ctypes.string_at(0)",
+    "SIGSEGV in a buffer": "crash = lambda: ctypes.string_at(SparseBuffer(P).address)",
+    "SIGBUS sent": "crash = lambda: os.kill(os.getpid(), signal.SIGBUS)",
+    "SIGBUS raised": "crash = lambda: signal.raise_signal(signal.SIGBUS)",
+    "SIGFPE raised": "crash = lambda: signal.raise_signal(signal.SIGFPE)",
+    "SIGABRT": "crash = os.abort",
+}
+HANDLERS = ["none", "faulthandler before", "faulthandler after", "faulthandler before and disabled"]
+
+
+@pytest.mark.parametrize("handlers", HANDLERS)
+@pytest.mark.parametrize("what", SOMEBODY_ELSES)
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_somebody_elses_crash_stays_one(what, handlers, where, run_python):
+    """A crash that is not ours ends the process with its own signal, and one traceback at most."""
+    done = run_python(f"""
+        import faulthandler
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        if {handlers.startswith("faulthandler before")}:
+            faulthandler.enable()
+        buffer = make()
+        if {handlers == "faulthandler before and disabled"}:
+            faulthandler.disable()
+        elif {handlers == "faulthandler after"}:
+            faulthandler.enable()
+        os.truncate("data", 0)
+        assert failure(buffer.read_at, P, 1).reason == "file-truncated"
+        {SOMEBODY_ELSES[what].replace("        ", " " * 8).strip()}
+        print("crashing", flush=True)
+        if {where == "thread"}:
+            thread = threading.Thread(target=crash)
+            thread.start()
+            thread.join()
+        else:
+            crash()
+        print("alive", flush=True)
+    """)
+    number = getattr(signal, what.split()[0])
+    assert done.returncode == -number, done.stderr
+    assert done.stdout == "crashing\n"
+    enabled = handlers in {"faulthandler before", "faulthandler after"}
+    assert done.stderr.count("Fatal Python error") == enabled
+    assert done.stderr.count("most recent call first") == done.stderr.count("hread 0x")
+
+
+def test_python_handlers_still_get_what_is_sent(run_ok):
+    """A SIGBUS that somebody sends goes to the handler that was there before ours."""
+    run_ok(f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        calls = []
+        signal.signal(signal.SIGBUS, lambda *_: calls.append(1))
+        buffer = make()
+        os.kill(os.getpid(), signal.SIGBUS)
+        os.truncate("data", 0)
+        assert failure(buffer.read_at, P, 1).reason == "file-truncated"
+        os.kill(os.getpid(), signal.SIGBUS)
+        assert len(calls) == 2
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGBUS)
+        assert len(calls) == 2
+    """)
+
+
+def test_ignored_signals_stay_ignored(run_ok):
+    """A SIGBUS that is sent is ignored where it was ignored before ours came."""
+    run_ok(f"""
+        {MAP.replace(chr(10), chr(10) + " " * 8)}
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        buffer = make()
+        os.kill(os.getpid(), signal.SIGBUS)
+        signal.raise_signal(signal.SIGBUS)
+        assert buffer.read_at(P, 4) == DATA[:4]
+    """)
+
+
+# ------------------------------------------------------------------------------ bad disks
+
+
+def test_io_errors(misbehaving):
+    """A page that the disk cannot read is 'io-error', with the bytes before it; others are read."""
+    path = misbehaving.folder / "broken"
+    with SparseBuffer(16 * P) as buffer:
+        buffer.map_file(2 * P, 8 * P, path)
+        bad = 7 * P
+        assert buffer.read_at(2 * P, 5 * P) == b"".join(bytes([i]) * P for i in range(1, 6))
+        assert buffer.read_at(8 * P, 2 * P) == b"\7" * P + b"\x08" * P
+        out = bytearray(4 * P)
+        for call, done in [
+            (lambda: buffer.read_into(5 * P + 10, out), 2 * P - 10),
+            (lambda: buffer.read_at(bad + 5, 1), 0),
+            (lambda: buffer.read_plain(bad - 3, "V10"), 3),
+            (lambda: buffer.gather([3 * P, bad - 2, 8 * P], "u4"), 0),
+            (lambda: buffer.atomic_slice(bad, 4).load(0), 0),
+        ]:
+            with pytest.raises(AccessError) as caught:
+                call()
+            error = caught.value
+            assert (error.reason, error.operation) == ("io-error", "read")
+            assert error.errno == errno.EIO
+            assert error.filename == str(path)
+            assert error.transferred == done
+            assert bad <= error.offset < bad + P
+        assert out[: 2 * P - 10] == b"\4" * (P - 10) + b"\5" * P
+        with pytest.raises(AccessError) as caught:
+            buffer.commit(2 * P, 8 * P)
+        assert (caught.value.reason, caught.value.offset) == ("io-error", bad)
+        assert caught.value.transferred == 5 * P
+
+
+def test_io_errors_whoever_has_the_handlers(misbehaving, run_ok):
+    """An I/O error is one with the signal ignored, too."""
+    run_ok(f"""
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        buffer = SparseBuffer(8 * P)
+        buffer.map_file(0, 8 * P, {str(misbehaving.folder / "broken")!r})
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        error = failure(buffer.read_at, 0, 8 * P)
+        assert (error.reason, error.offset, error.transferred) == ("io-error", 5 * P, 5 * P), error
+        assert failure(buffer.atomic_slice(0, 8 * P).load, 5 * P).reason == "io-error"
+    """)
+
+
+@pytest.mark.parametrize("options", [{}, {"writable": True}])
+def test_file_system_that_cannot_map(options, misbehaving, mappings):
+    """A file whose mapping fails late, in its own driver, leaves the old mapping and no gap."""
+    with SparseBuffer(16 * P) as buffer:
+        buffer.alloc(0, 16 * P)
+        buffer.fill_at(0, 7, 16 * P)
+        before = buffer.regions
+        with pytest.raises(OSError) as caught:
+            buffer.map_file(4 * P, 8 * P, misbehaving.folder / "direct", **options)
+        assert caught.value.errno == errno.ENODEV
+        assert buffer.regions == before
+        assert buffer.read_at(0, 16 * P) == b"\7" * 16 * P
+        found = mappings(buffer)
+        assert sum(one.stop - one.start for one in found) == 16 * P
+        assert {one.perms for one in found} == {"rw-p"}
+
+
+def test_flush_errors_are_kept(misbehaving):
+    """A failed flush is told again and again, not once as the system does, until mapped anew."""
+    path = misbehaving.folder / "full"
+    with SparseBuffer(16 * P) as buffer:
+        buffer.map_file(0, 8 * P, path, writable=True)
+        buffer.flush()
+        buffer.write_at(3 * P, b"lost")
+        for _ in range(3):
+            with pytest.raises(OSError) as caught:
+                buffer.flush()
+            assert caught.value.errno == errno.ENOSPC
+            assert caught.value.filename == str(path)
+        with pytest.raises(OSError):
+            buffer.flush(3 * P, P)
+        assert buffer.read_at(3 * P, 4) == b"lost"  # memory still holds it
+        buffer.unmap(0, 8 * P)
+        buffer.flush()
+        buffer.map_file(0, 8 * P, path, writable=True)
+        buffer.flush()
+
+
+@pytest.fixture
+def no_space(linux_core):
+    """Tell what a write is refused with on a full disk: why it failed, only Linux's core can ask."""
+    return ("no-space", errno.ENOSPC) if linux_core else ("io-error", errno.EIO)
+
+
+def test_full_disk(small_disk, no_space):
+    """A write that the disk has no room for is 'no-space', after the bytes that had it."""
+    path = small_disk / "sparse"
+    path.touch()
+    os.truncate(path, 64 * P)
+    with SparseBuffer(64 * P) as buffer:
+        buffer.map_file(0, 64 * P, path, writable=True)
+        data = np.random.default_rng(0).integers(1, 256, 64 * P, "u1")
+        with pytest.raises(AccessError) as caught:
+            buffer.write_at(0, data)
+        error = caught.value
+        assert (error.reason, error.errno) == no_space
+        assert error.operation == "write"
+        assert error.filename == str(path)
+        assert error.offset == error.transferred
+        assert 8 * P <= error.transferred <= 16 * P
+        assert error.transferred % P == 0
+        assert path.read_bytes()[: error.offset] == data[: error.offset].tobytes()
+        for call in (
+            lambda: buffer.fill_at(40 * P, 1, 1),
+            lambda: buffer.write_plain(40 * P, np.uint64(1)),
+            lambda: buffer.scatter([40 * P], np.uint64(1)),
+            lambda: buffer.atomic_slice(40 * P, 1).store(0, 1),
+        ):
+            with pytest.raises(AccessError) as caught:
+                call()
+            assert (caught.value.reason, caught.value.offset) == (no_space[0], 40 * P)
+        with pytest.raises(AccessError) as caught:
+            buffer.commit(0, 64 * P)
+        assert caught.value.reason == no_space[0]
+
+
+def test_hole_on_a_full_disk(small_disk, no_space):
+    """A hole that tmpfs has no page for, even to read zeros from, is 'no-space' too, or read."""
+    path = small_disk / "sparse"
+    path.touch()
+    os.truncate(path, 64 * P)
+    with SparseBuffer(64 * P) as buffer:
+        buffer.map_file(0, 64 * P, path, writable=True)
+        with pytest.raises(AccessError):
+            buffer.fill_at(0, 1, 64 * P)
+        try:
+            assert buffer.read_at(50 * P, 8) == bytes(8)
+        except AccessError as error:
+            assert (error.reason, error.operation) == (no_space[0], "read")  # noqa: PT017
+
+
+def test_full_disk_whoever_has_the_handlers(small_disk, no_space, run_ok):
+    """A full disk is an error with the signal ignored, too, with the same bytes done."""
+    path = small_disk / "sparse"
+    path.touch()
+    os.truncate(path, 64 * P)
+    run_ok(f"""
+        buffer = SparseBuffer(64 * P)
+        buffer.map_file(0, 64 * P, {str(path)!r}, writable=True)
+        signal.signal(signal.SIGBUS, signal.SIG_IGN)
+        for call in (lambda: buffer.write_at(0, bytes(64 * P)), lambda: buffer.fill_at(0, 1, 64 * P)):
+            try:
+                call()
+            except AccessError as error:
+                assert error.reason == {no_space[0]!r}
+                assert error.offset == error.transferred >= 8 * P
+            else:
+                raise AssertionError
+    """)
+
+
+def test_room_again(small_disk):
+    """Once there is room on the disk, writes go on."""
+    path, other = small_disk / "sparse", small_disk / "other"
+    path.touch()
+    os.truncate(path, 8 * P)
+    with SparseBuffer(8 * P) as buffer:
+        buffer.map_file(0, 8 * P, path, writable=True)
+        try:
+            other.write_bytes(bytes(100 * P))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - as meant
+        with pytest.raises(AccessError):
+            buffer.fill_at(0, 1, 8 * P)
+        other.unlink()
+        buffer.fill_at(0, 1, 8 * P)
+        assert path.read_bytes() == b"\1" * 8 * P
+
+
+def test_no_huge_page_left(linux_core):
+    """A huge page that the pool does not have when it is touched is 'no-memory', not death."""
+    reason = "no-memory" if linux_core else "io-error"  # only Linux's core knows of huge pages
+    pool = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+    if not pool.exists():
+        pytest.skip("this kernel has no huge pages of 2 MiB")
+    free = int((pool / "free_hugepages").read_text())
+    if free > 100:
+        pytest.skip("the pool of huge pages is too large to use up")
+    size = (free + 1) * 2 * MIB
+    fd = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+    try:
+        os.truncate(fd, size)
+        with SparseBuffer(size) as buffer:
+            flags = mmap.MAP_SHARED | 0x4000  # MAP_NORESERVE
+            buffer.mmap(0, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd)
+            for call in (
+                lambda: buffer.fill_at(0, 1, size),
+                lambda: buffer.write_at(0, np.ones(size, "u1")),
+                lambda: buffer.commit(0, size),
+            ):
+                with pytest.raises(AccessError) as caught:
+                    call()
+                assert (caught.value.reason, caught.value.operation) == (reason, "write")
+                assert caught.value.offset % (2 * MIB) == 0
+                assert caught.value.offset == caught.value.transferred
+            assert buffer.regions[0].kind == "raw"
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------ Ctrl-C
+
+
+@pytest.mark.slow
+def test_interrupted_copy(run_ok):
+    """A Ctrl-C in a long copy arrives before its end, and leaves the buffer as good as before."""
+    run_ok("""
+        buffer = SparseBuffer(1 << 30)
+        buffer.map_zero(0, 1 << 30)
+        out = np.ones(700 << 20, "u1")
+        class Interrupt(Exception):
+            pass
+        def interrupt(*_):
+            raise Interrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        interrupted = 0
+        for attempt in range(100):
+            out[:] = 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.001 * (attempt % 20 + 1))
+                buffer.read_into(0, out)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                done = int(np.argmax(out))  # zeros, then ones: whole pieces
+                if 0 < done < len(out):
+                    assert not out[:done].any() and out[done:].all()
+                    interrupted += 1
+            if interrupted == 3:
+                break
+        assert interrupted, "never between two pieces"
+        buffer.alloc(0, P)
+        buffer.write_at(0, b"fine")
+        assert buffer.read_at(0, 5) == b"fine\\0"
+        window = buffer[:P]
+        assert failure(buffer.close).__class__ is BufferError
+        del window
+        buffer.close()
+    """)
+
+
+@pytest.mark.slow
+def test_storm_of_interrupts(run_ok):
+    """Interrupts at any moment of any call leave no pin, descriptor, mapping or lock behind."""
+    run_ok("""
+        import gc, random
+        with open("data", "wb") as file:
+            file.write(b"x" * 64 * P)
+        class Interrupt(Exception):
+            pass
+        def interrupt(*_):
+            raise Interrupt
+        def drain():
+            pass
+        signal.signal(signal.SIGALRM, interrupt)
+        rng = random.Random(1)
+        buffer = SparseBuffer(64 * P)
+        buffer.alloc(0, 64 * P)
+        small = np.zeros(3 * P, "u1")
+        offsets = np.arange(3000) * 8
+        kept = []
+        def make():
+            other = SparseBuffer(16 * P)
+            other.map_file(0, 8 * P, "data", writable=True)
+            other.write_at(0, b"yy")
+            kept[:] = [other.window(8, 100), other]
+            kept.clear()
+        calls = [
+            make, make,
+            lambda: [buffer.window(i * P, P).sum() for i in range(20)],  # calls[2]
+            lambda: [buffer.alloc(i * P, P) for i in range(60)],
+            lambda: buffer.map_file(0, 32 * P, "data"),
+            lambda: [buffer.read_plain(40 * P, [("a", "u4"), ("b", "u8")]) for _ in range(30)],
+            lambda: [buffer.read_into(40 * P, small) for _ in range(30)],
+            lambda: buffer.gather(offsets + 33 * P, "u8"),
+            lambda: [failure(buffer.read_at, 64 * P - 4, 8) for _ in range(20)],
+            lambda: [buffer.unmap(0, P), buffer.alloc(0, 64 * P)],
+            lambda: [buffer.regions for _ in range(10)],
+            lambda: [buffer.atomic_slice(40 * P, 8).fetch_add(1, 1) for _ in range(20)],
+        ]
+        def count(path):
+            with open(path) as file:
+                return sum(1 for _ in file)
+        make()
+        before = len(os.listdir("/proc/self/fd")), count("/proc/self/maps")
+        hits = 0
+        for _ in range(6000):
+            call = rng.choice(calls)
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-6, 2e-4))
+                    call()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    drain()
+            except Interrupt:
+                hits += 1
+            except AccessError:
+                assert call == calls[2]  # after an unmap that an alloc should have followed
+            kept.clear()
+        assert hits > 100, hits
+        print("ended")
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) <= before[0] + 1, os.listdir("/proc/self/fd")
+        assert count("/proc/self/maps") < before[1] + 100
+        buffer.alloc(0, 64 * P)
+        assert buffer.read_at(0, 64 * P) == bytes(64 * P)
+        buffer.close()  # no pin is left
+    """)

@@ -1,8 +1,10 @@
 """Many threads at once, and forked children: old data, new data or an error; never anything else."""
 
+import mmap
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsearray import AccessError, SparseBuffer, SparseError
+from sparsearray import AccessError, ClosedError, SparseBuffer, SparseError
 
 P = os.sysconf("SC_PAGESIZE")
 PAGES = 48
@@ -179,6 +181,184 @@ def test_calls_do_not_wait_for_each_other() -> None:
             overlaps.append(1)
     thread.join()
     assert overlaps, "no read ended while the fill was under way"
+
+
+def test_two_readers_are_inside_at_once(misbehaving) -> None:
+    """While one thread waits for a slow disk within a read, another's read begins and ends."""
+    with SparseBuffer(16 * P) as buffer:
+        buffer.map_file(0, 8 * P, misbehaving.folder / "slow")
+        buffer.alloc(8 * P, P)
+        buffer.write_at(8 * P, b"fast")
+        found: list[bytes] = []
+        thread = threading.Thread(target=lambda: found.append(buffer.read_at(5 * P, P)))
+        thread.start()
+        try:
+            assert misbehaving.wait() == "waiting"  # it is inside
+            assert buffer.read_at(8 * P, 4) == b"fast"
+            assert buffer.gather([8 * P], "S4")[0] == b"fast"
+            assert buffer.atomic_slice(8 * P, 1).load(0) == ord("f")
+            buffer.write_at(8 * P, b"more")
+            assert bytes(buffer[8 * P : 8 * P + 4]) == b"more"
+            assert not found
+        finally:
+            misbehaving.release()
+            thread.join()
+        assert found == [b"\x06" * P]
+
+
+def in_background(works: list[Callable[[], object]], foreground: Callable[[], None]) -> None:
+    """Run each work again and again on a thread of its own, while `foreground` runs once."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def loop(work: Callable[[], object]) -> None:
+        try:
+            while not stop.is_set():
+                with suppress(AccessError):
+                    work()
+        except BaseException as error:  # noqa: BLE001 -- for the main thread to see
+            failures.append(error)
+
+    threads = [threading.Thread(target=loop, args=(work,)) for work in works]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # or the foreground waits for the GIL most of the time
+    for thread in threads:
+        thread.start()
+    try:
+        foreground()
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+
+
+def test_reads_see_a_mapping_call_before_or_after(make_file: Callable) -> None:
+    """A read of many pages sees all of what a mapping call put there, or nothing of it."""
+    nbytes = 16 * P
+    files = []
+    for number in range(1, 5):
+        path, _ = make_file(nbytes, f"file{number}")
+        path.write_bytes(bytes([number]) * nbytes)
+        files.append(path)
+    offsets = np.arange(0, nbytes, 64)
+    with SparseBuffer(nbytes) as buffer:
+        buffer.map_file(0, nbytes, files[0])
+
+        def read() -> None:
+            assert len(set(buffer.read_at(0, nbytes))) == 1
+
+        def gather() -> None:
+            assert len(set(buffer.gather(offsets, "u1").tolist())) == 1
+
+        def window() -> None:
+            array = buffer.window(0, nbytes)
+            first = array.tobytes()
+            assert len(set(first)) == 1
+            assert array.tobytes() == first
+
+        def change() -> None:
+            rng = random.Random(7)
+            for _ in range(500):
+                with suppress(BufferError):
+                    if rng.random() < 0.1:
+                        buffer.unmap(0, nbytes)
+                    else:
+                        writable = rng.random() < 0.5
+                        buffer.map_file(0, nbytes, rng.choice(files), writable=writable)
+
+        in_background([read, gather, window], change)
+
+
+def test_foreign_memory_is_never_seen() -> None:
+    """While others map and unmap memory of their own, no read of the buffer ever shows it."""
+    foreign = 0xEE
+    with SparseBuffer(64 * P) as buffer:
+
+        def others() -> None:
+            pieces = [mmap.mmap(-1, P * (1 + i % 3)) for i in range(50)]
+            for piece in pieces:
+                piece[:] = bytes([foreign]) * len(piece)
+            for piece in pieces:
+                piece.close()
+
+        def read() -> None:
+            assert foreign not in buffer.read_at(random.randrange(63) * P, 2 * P)
+
+        def change() -> None:
+            rng = random.Random(2)
+            for _ in range(4000):
+                start = rng.randrange(60) * P
+                call = rng.choice([buffer.alloc, buffer.unmap, buffer.map_zero])
+                call(start, rng.randint(1, 4) * P)
+                with suppress(AccessError):
+                    buffer.fill_at(start, 1, P)
+
+        in_background([others, others, read], change)
+
+
+def test_close_while_others_are_inside() -> None:
+    """Closing while others read, write and make windows gives them ClosedError, and no crash."""
+    for _ in range(60):
+        buffer = SparseBuffer(64 * P)
+        buffer.alloc(0, 64 * P)
+        failures: list[BaseException] = []
+        started = threading.Barrier(4)
+
+        def work(
+            buffer: SparseBuffer = buffer,
+            failures: list[BaseException] = failures,
+            started: threading.Barrier = started,
+        ) -> None:
+            started.wait()
+            try:
+                while True:
+                    buffer.read_at(0, 32 * P)
+                    buffer.fill_at(32 * P, 0, 32 * P)
+                    buffer.window(P, P).sum()
+                    buffer.gather([0, P], "u8")
+            except ClosedError:
+                pass
+            except BaseException as error:  # noqa: BLE001 -- for the main thread to see
+                failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        while not buffer.closed:
+            with suppress(BufferError):  # a window lives
+                buffer.close()
+        for thread in threads:
+            thread.join()
+        assert not failures
+
+
+def test_many_threads_share_a_dtype() -> None:
+    """Records of one dtype that many threads read at once do not get mixed up."""
+    record = np.dtype([("a", "u4"), ("b", "S20")])
+    failures: list[object] = []
+    with SparseBuffer(8 * P) as buffer:
+        buffer.alloc(0, 8 * P)
+        for i in range(8):
+            buffer.write_plain(i * P, np.array((i, bytes([65 + i]) * 20), record))
+
+        def work(i: int) -> None:
+            for _ in range(3000):
+                found = buffer.read_plain(i * P, record)
+                if found.item() != (i, bytes([65 + i]) * 20):
+                    failures.append(found)
+                if buffer.read_plain(i * P, "u4") != i:
+                    failures.append(i)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
 
 
 def test_windows_and_buffers_die_in_any_order() -> None:
