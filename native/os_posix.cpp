@@ -24,6 +24,18 @@ namespace {
 
 constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
 constexpr int kTypeMask = MAP_SHARED | MAP_PRIVATE;
+// Flags that many systems have and that change nothing about where a mapping lies.
+constexpr int kKnown = MAP_NORESERVE
+#ifdef MAP_STACK
+                       | MAP_STACK
+#endif
+#ifdef MAP_POPULATE
+                       | MAP_POPULATE
+#endif
+#ifdef MAP_NONBLOCK
+                       | MAP_NONBLOCK
+#endif
+    ;
 
 int errno_of(int result) { return result < 0 ? errno : 0; }
 
@@ -73,7 +85,6 @@ bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes) {
         {MAP_FIXED, "MAP_FIXED"},
         {MAP_ANONYMOUS, "MAP_ANONYMOUS"},
     };
-    constexpr int known = MAP_NORESERVE;
     for (const Named &one : refused) {
         if (flags & one.flag) {
             snprintf(ret, nbytes, "%s", one.name);
@@ -83,8 +94,8 @@ bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes) {
     int type = flags & kTypeMask;
     if (type != MAP_SHARED && type != MAP_PRIVATE)
         snprintf(ret, nbytes, "neither MAP_SHARED nor MAP_PRIVATE");
-    else if (flags & ~(known | kTypeMask))
-        snprintf(ret, nbytes, "flags %#x", static_cast<unsigned>(flags & ~(known | kTypeMask)));
+    else if (flags & ~(kKnown | kTypeMask))
+        snprintf(ret, nbytes, "flags %#x", static_cast<unsigned>(flags & ~(kKnown | kTypeMask)));
     else if (prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
         snprintf(ret, nbytes, "prot %#x",
                  static_cast<unsigned>(prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC)));
