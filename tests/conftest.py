@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from sparsearray import SparseBuffer, UnsupportedError
+from sparsearray.testing import ModelBuffer
 
 PAGE = mmap.PAGESIZE
 
@@ -144,6 +145,11 @@ def linux_core() -> bool:
         except UnsupportedError:
             return False
         return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _model_of_this_core(linux_core: bool) -> None:
+    ModelBuffer.tells_own_copies = linux_core
 
 
 @pytest.fixture

@@ -73,6 +73,10 @@ class ModelBuffer:
     ('read-only', 8192)
     """
 
+    tells_own_copies = True
+    """Whether the system tells a page copied on write from one of its file, as Linux does. If not,
+    the whole page that a file cut short ends in reads as the file has it."""
+
     def __init__(self, nbytes: int, page_size: int) -> None:
         self.nbytes = nbytes
         self.page_size = page_size
@@ -511,7 +515,7 @@ class ModelBuffer:
         """
         if self._is_lost(page):
             return 0
-        if page.file is None or page.memory is not None:
+        if page.file is None or (page.memory is not None and self.tells_own_copies):
             return size
         start, end = page.file_offset + at, len(page.file.data)
         if start >= page.file_size or min(start + size, page.file_size) <= end:
