@@ -104,29 +104,55 @@ int reason_of_fault(const Region &region, uint64_t at, bool write) {
 bool is_slow_for_memmove(const char *to, const char *from, uint64_t n) {
 #ifdef __x86_64__
     uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
-    return ahead % 4096 - 1 < 63 && n >= 2048 && n < (1 << 20) && (ahead >= n && 0 - ahead >= n);
+    return ahead % 4096 - 1 < 63 && n >= 2048 && n < (1 << 20);
 #else
     (void)to, (void)from, (void)n;
     return false;
 #endif
 }
 
-void copy_bytes(char *to, const char *from, uint64_t n) {
-    if (__builtin_expect(!is_slow_for_memmove(to, from, n), 1)) {
-        memmove(to, from, n);
-        return;
-    }
+// Whether memmove may begin at the end, as glibc does where source and target lie much alike in their
+// pages: on a disk that fills up, the last bytes would then be there and the first ones not.
+bool is_backward_in_memmove(const char *to, const char *from, uint64_t n) {
+    uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
+    return ahead % 4096 < 512 && n >= 512;
+}
+
+bool overlap(const char *to, const char *from, uint64_t n) {
+    uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
+    return ahead < n || 0 - ahead < n;
+}
+
+void copy_forward(char *to, const char *from, uint64_t n) {
     for (; n >= 64; to += 64, from += 64, n -= 64) {
-        memcpy(to, from, 64);                // some moves through registers,
+        memcpy(to, from, 64);             // some moves through registers,
         asm volatile("" : : : "memory");  // which must not become one memcpy again
     }
     memcpy(to, from, n);
+}
+
+void copy_bytes(char *to, const char *from, uint64_t n) {
+    if (overlap(to, from, n))
+        memmove(to, from, n);
+    else if (__builtin_expect(is_slow_for_memmove(to, from, n), 0))
+        copy_forward(to, from, n);
+    else
+        memcpy(to, from, n);
+}
+
+// For writes that a full disk can stop.
+void copy_in_order(char *to, const char *from, uint64_t n) {
+    if (is_backward_in_memmove(to, from, n) && !overlap(to, from, n))
+        copy_forward(to, from, n);
+    else
+        copy_bytes(to, from, n);
 }
 
 struct CopyOut {
     char *to;
     static constexpr bool write = false;
     void operator()(char *ours, uint64_t done, uint64_t n) const { copy_bytes(to + done, ours, n); }
+    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
         return os_copy_quietly(to + done, ours, n, true);
     }
@@ -138,6 +164,9 @@ struct CopyIn {
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         copy_bytes(ours, from + done, n);
     }
+    void in_order(char *ours, uint64_t done, uint64_t n) const {
+        copy_in_order(ours, from + done, n);
+    }
     int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
         return os_copy_quietly(ours, from + done, n, false);
     }
@@ -147,6 +176,7 @@ struct Fill {
     int value;
     static constexpr bool write = true;
     void operator()(char *ours, uint64_t, uint64_t n) const { memset(ours, value, n); }
+    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     int64_t quietly(char *ours, uint64_t, uint64_t n) const {
         char block[4096];
         memset(block, value, sizeof block);
@@ -184,6 +214,7 @@ template <class T> void store_one(char *ours, const void *data) {
 }
 
 struct LoadRecord : CopyOut {
+    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         switch (n) {
         case 1: return load_one<uint8_t>(ours, to + done);
@@ -196,6 +227,7 @@ struct LoadRecord : CopyOut {
 };
 
 struct StoreRecord : CopyIn {
+    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         switch (n) {
         case 1: return store_one<uint8_t>(ours, from + done);
@@ -213,7 +245,7 @@ uint64_t move_under_guard(sa_reservation *r, const Region &region, uint64_t at, 
                           uint64_t n, const Move &move) {
     char *ours = r->base + at;
     const char *start = r->base + region.start, *stop = r->base + region.stop;
-    if (run_guarded(start, stop, [&] { move(ours, done, n); }))
+    if (run_guarded(start, stop, [&] { move.in_order(ours, done, n); }))
         return n;
     // memmove may touch the last page first: once more, page by page, to the first bad one.
     uint64_t moved = 0;
