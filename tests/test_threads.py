@@ -426,8 +426,9 @@ def test_interrupt_of_a_long_copy(run_python: Callable) -> None:
         with shared_memory(64 << 20) as pages:
             for i in range(256):
                 memory.map_file(i * (64 << 20), 64 << 20, pages, writable=True)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
         try:
             memory.fill_at(0, 7, 256 * (64 << 20))
         except KeyboardInterrupt:

@@ -499,7 +499,7 @@ DERIVED = {
     "data": lambda w: w.data,
     "array interface struct": lambda w: w.__array_struct__,
     "from_dlpack": np.from_dlpack,
-    "dlpack capsule": lambda w: w.__dlpack__(max_version=(1, 0)),
+    "dlpack capsule": lambda w: w.__dlpack__(),
     "ctypes object": lambda w: w.ctypes,
     "ctypes pointer": lambda w: w.ctypes.data_as(ctypes.c_void_p),
     "as_ctypes": np.ctypeslib.as_ctypes,
