@@ -44,8 +44,16 @@ def same(found, expected) -> bool:
     return (
         found.dtype == expected.dtype
         and found.shape == expected.shape
-        and found.tobytes() == expected.tobytes()
+        and without_padding(found) == without_padding(expected)
     )
+
+
+def without_padding(array: np.ndarray) -> bytes:
+    """Return the bytes of an array, but for those that an 80-bit float leaves unused."""
+    raw = array.tobytes()
+    if array.dtype.char not in "gG" or np.finfo(np.longdouble).nmant != 63:
+        return raw
+    return np.frombuffer(raw, "u1").reshape(-1, np.dtype("g").itemsize)[:, :10].tobytes()
 
 
 @pytest.fixture
