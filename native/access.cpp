@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "copy.h"
 #include "guard.h"
 #include "os.h"
 #include "reservation.h"
@@ -98,61 +99,10 @@ int reason_of_fault(const Region &region, uint64_t at, bool write) {
     return 0;
 }
 
-// glibc copies 2 KiB to 512 KiB with `rep movsb`, which some x86 processors run at a tenth of its speed
-// when the target begins 1 to 63 bytes after the source, modulo a page: just as an array from malloc
-// (a page and 16 bytes) lies to a mapping (a page). A plain loop does not care.
-bool is_slow_for_memmove(const char *to, const char *from, uint64_t n) {
-#ifdef __x86_64__
-    uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
-    return ahead % 4096 - 1 < 63 && n >= 2048 && n < (1 << 20);
-#else
-    (void)to, (void)from, (void)n;
-    return false;
-#endif
-}
-
-// Whether memmove may begin at the end, as glibc does where source and target lie much alike in their
-// pages: on a disk that fills up, the last bytes would then be there and the first ones not.
-bool is_backward_in_memmove(const char *to, const char *from, uint64_t n) {
-    uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
-    return ahead % 4096 < 512 && n >= 512;
-}
-
-bool overlap(const char *to, const char *from, uint64_t n) {
-    uint64_t ahead = reinterpret_cast<uint64_t>(to) - reinterpret_cast<uint64_t>(from);
-    return ahead < n || 0 - ahead < n;
-}
-
-void copy_forward(char *to, const char *from, uint64_t n) {
-    for (; n >= 64; to += 64, from += 64, n -= 64) {
-        memcpy(to, from, 64);             // some moves through registers,
-        asm volatile("" : : : "memory");  // which must not become one memcpy again
-    }
-    memcpy(to, from, n);
-}
-
-void copy_bytes(char *to, const char *from, uint64_t n) {
-    if (overlap(to, from, n))
-        memmove(to, from, n);
-    else if (__builtin_expect(is_slow_for_memmove(to, from, n), 0))
-        copy_forward(to, from, n);
-    else
-        memcpy(to, from, n);
-}
-
-// For writes that a full disk can stop.
-void copy_in_order(char *to, const char *from, uint64_t n) {
-    if (is_backward_in_memmove(to, from, n) && !overlap(to, from, n))
-        copy_forward(to, from, n);
-    else
-        copy_bytes(to, from, n);
-}
-
 struct CopyOut {
     char *to;
     static constexpr bool write = false;
     void operator()(char *ours, uint64_t done, uint64_t n) const { copy_bytes(to + done, ours, n); }
-    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
         return os_copy_quietly(to + done, ours, n, true);
     }
@@ -164,9 +114,6 @@ struct CopyIn {
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         copy_bytes(ours, from + done, n);
     }
-    void in_order(char *ours, uint64_t done, uint64_t n) const {
-        copy_in_order(ours, from + done, n);
-    }
     int64_t quietly(char *ours, uint64_t done, uint64_t n) const {
         return os_copy_quietly(ours, from + done, n, false);
     }
@@ -176,7 +123,6 @@ struct Fill {
     int value;
     static constexpr bool write = true;
     void operator()(char *ours, uint64_t, uint64_t n) const { memset(ours, value, n); }
-    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     int64_t quietly(char *ours, uint64_t, uint64_t n) const {
         char block[4096];
         memset(block, value, sizeof block);
@@ -214,7 +160,6 @@ template <class T> void store_one(char *ours, const void *data) {
 }
 
 struct LoadRecord : CopyOut {
-    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         switch (n) {
         case 1: return load_one<uint8_t>(ours, to + done);
@@ -227,7 +172,6 @@ struct LoadRecord : CopyOut {
 };
 
 struct StoreRecord : CopyIn {
-    void in_order(char *ours, uint64_t done, uint64_t n) const { (*this)(ours, done, n); }
     void operator()(char *ours, uint64_t done, uint64_t n) const {
         switch (n) {
         case 1: return store_one<uint8_t>(ours, from + done);
@@ -239,13 +183,23 @@ struct StoreRecord : CopyIn {
     }
 };
 
+// In the order of addresses where it matters: a disk that fills up then holds what came first.
+template <class Move>
+void move_in_order(const Move &move, char *ours, uint64_t done, uint64_t n) {
+    move(ours, done, n);
+}
+
+void move_in_order(const CopyIn &move, char *ours, uint64_t done, uint64_t n) {
+    copy_in_order(ours, move.from + done, n);
+}
+
 // With the handler in place: how many bytes it moved before the first bad page.
 template <class Move>
 uint64_t move_under_guard(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
                           uint64_t n, const Move &move) {
     char *ours = r->base + at;
     const char *start = r->base + region.start, *stop = r->base + region.stop;
-    if (run_guarded(start, stop, [&] { move.in_order(ours, done, n); }))
+    if (run_guarded(start, stop, [&] { move_in_order(move, ours, done, n); }))
         return n;
     // memmove may touch the last page first: once more, page by page, to the first bad one.
     uint64_t moved = 0;

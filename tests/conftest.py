@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sparsearray import SparseBuffer, UnsupportedError
+from sparsearray import Region, SparseBuffer, UnsupportedError
 from sparsearray.testing import ModelBuffer
 
 PAGE = mmap.PAGESIZE
@@ -150,6 +150,33 @@ def linux_core() -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def _model_of_this_core(linux_core: bool) -> None:
     ModelBuffer.tells_own_copies = linux_core
+
+
+@pytest.fixture
+def data_file(make_file: Callable[[int], tuple[Path, bytes]]) -> tuple[Path, bytes]:
+    """Make a file of 16 pages, and tell what is in it."""
+    return make_file(16 * PAGE)
+
+
+@pytest.fixture
+def filled() -> Iterator[SparseBuffer]:
+    """Make a buffer of 8 pages, all private and written to."""
+    with SparseBuffer(8 * PAGE) as buffer:
+        buffer.alloc(0, 8 * PAGE)
+        buffer.fill_at(0, 0xAB, 8 * PAGE)
+        yield buffer
+        assert buffer.regions == (Region(0, 8 * PAGE, "private", True, None, None),)
+        assert buffer.read_at(0, 8 * PAGE) == b"\xab" * (8 * PAGE)
+
+
+@pytest.fixture
+def between_holes(pattern: Callable[[int], bytes]) -> tuple[SparseBuffer, bytes]:
+    """Make a buffer of 8 pages of memory between two holes, and tell its bytes."""
+    data = pattern(8 * PAGE)
+    buffer = SparseBuffer(10 * PAGE)
+    buffer.alloc(PAGE, 8 * PAGE)
+    buffer.write_at(PAGE, data)
+    return buffer, bytes(PAGE) + data
 
 
 @pytest.fixture
