@@ -45,31 +45,15 @@ int check_range(sa_reservation *r, int64_t offset, int64_t nbytes, bool write, R
     return SA_OK;
 }
 
-// How many of the bytes at `at` of the region the file still stands behind. Bytes past the end in the
-// file's last page read as zero without a signal, and what is written there is lost: so a write asks
-// before it moves anything, and a read after.
-uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
-                       bool write) {
-    uint64_t from = region.in_file(at), to = from + n;
-    if (region.file_size == UINT64_MAX || (write && !region.shared))
-        return n;
-    if (!region.file->size_can_change() && to <= region.file_size)
-        return n;
-    // What was past the end when it was mapped reads as the zeros it was then.
-    uint64_t wanted = write ? to : std::min(to, region.file_size);
-    if (wanted <= from)
-        return n;
-    uint64_t size = region.file->size_now();
-    if (size >= wanted)
-        return n;
-    // The page with the new end survives where it was copied on write, with all that is in it.
-    uint64_t beyond = size % r->page_size;
-    if (!region.shared && beyond && size >= region.in_file(region.start)) {
-        uint64_t page = size - beyond - region.in_file(region.start) + region.start;
-        if (page < region.stop && os_is_own_copy(r->base + page))
-            size += r->page_size - beyond;
-    }
-    return size >= wanted ? n : size <= from ? 0 : size - from;
+bool is_on_full_disk(const Region &region) {
+    struct statvfs disk;
+    return region.file && fstatvfs(region.file->fd(), &disk) == 0 && !disk.f_bavail;
+}
+
+// For a byte that cannot be had again and again, and nothing says why. ext4 has been seen to find room
+// for a page, and none for the larger piece that it wanted.
+int unknown_reason(const Region &region, bool write) {
+    return write && is_on_full_disk(region) ? SA_NO_SPACE : SA_IO_ERROR;
 }
 
 // Why the byte at `at` cannot be had, asked outside the signal handler; 0 if by now it can.
@@ -89,9 +73,7 @@ int reason_of_fault(const Region &region, uint64_t at, bool write) {
         uint64_t page = os_page_size(), start = position / page * page;
         int error = os_allocate(region.file->fd(), static_cast<int64_t>(start),
                                 std::min(page, region.file->size_now() - start));
-        struct statvfs disk;
-        bool is_full = error == EBADF && fstatvfs(region.file->fd(), &disk) == 0 && !disk.f_bavail;
-        if (error == ENOSPC || error == EDQUOT || is_full)
+        if (error == ENOSPC || error == EDQUOT || (error == EBADF && is_on_full_disk(region)))
             return SA_NO_SPACE;
         if (write && error && error != ENOTSUP)
             return SA_IO_ERROR;
@@ -245,8 +227,9 @@ int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_
         // The end may lie in a page before the one that faulted.
         if (reason == SA_FILE_TRUNCATED)
             moved = still_in_file(r, region, at, moved, Move::write);
-        return access_error(reason ? reason : SA_IO_ERROR, Move::write, at + moved, done + moved,
-                            region.file_name(), ret);
+        if (!reason)
+            reason = unknown_reason(region, Move::write);
+        return access_error(reason, Move::write, at + moved, done + moved, region.file_name(), ret);
     }
     if (!region.can_fault)
         move(r->base + at, done, good);
@@ -577,7 +560,9 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
             int reason = reason_of_fault(*region, at, write);
             if (!reason && tries < 3)
                 continue;
-            return access_error(reason ? reason : SA_IO_ERROR, write, at, 0, region->file_name(), ret);
+            if (!reason)
+                reason = unknown_reason(*region, write);
+            return access_error(reason, write, at, 0, region->file_name(), ret);
         }
     }
     if (!write && region->file)

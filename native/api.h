@@ -37,6 +37,8 @@ enum sa_kind { SA_PRIVATE = 1, SA_ZERO = 2, SA_FILE = 3, SA_RAW = 4 };
 
 enum sa_file_mode { SA_FILE_READ = 0, SA_FILE_WRITE = 1, SA_FILE_COPY_ON_WRITE = 2 };
 
+enum sa_extent_method { SA_EXTENTS_BEST, SA_EXTENTS_SCAN, SA_EXTENTS_PAGEMAP };
+
 enum sa_advice {
     SA_ADVISE_NORMAL,
     SA_ADVISE_SEQUENTIAL,
@@ -109,7 +111,16 @@ int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_
 int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 /* `own_position`: the caller gives up the descriptor's file position, and nobody else uses it. */
 int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
-                int own_position, int64_t file_offset, int mode, sa_report *ret);
+                int own_position, int64_t file_offset, int mode, int skip_holes, sa_report *ret);
+/* Maps what has become data in the holes that sa_map_file skipped; `count` bytes of them. */
+int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* Checks that all bytes may be written, and sets the whole pages among them to zero, which then take no
+ * room, in memory or in a writable file. SA_UNSUPPORTED where some of these can only be filled. */
+int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* Says whether a live window shows any of these bytes. */
+int sa_check_unpinned(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* The caller has made its files shorter itself: that their ends are gone is no loss. */
+int sa_accept_ends(sa_reservation *r, sa_report *ret);
 /* `fd` -1: anonymous. Flags that could not be unmapped, or that reach outside, are SA_BAD_FLAG. */
 int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
                const char *name, int own_position, int64_t file_offset, sa_report *ret);
@@ -119,6 +130,12 @@ int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writa
 int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 /* One piece; SA_MORE while there is more. */
 int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* Before much is read through windows: starts to read what lies in files, in `count` ranges given by
+ * start and stop; fetches it, and says what cannot be. After it: takes those pages out of the process
+ * again, and leaves them to the system's cache. */
+int sa_prefetch(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret);
+int sa_fetch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret);
 int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret);
 int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
@@ -131,6 +148,11 @@ void sa_close_file(int *fd);
 
 /* Looking. `count` is the number there are; at most `capacity` are written. */
 int sa_regions(sa_reservation *r, sa_region *regions, uint64_t capacity, uint64_t *count);
+/* Runs of pages that may hold something other than zero, as (start, stop) pairs, sorted. At most
+ * `capacity` of them (2 or more), `count`; SA_MORE where they end early, after `transferred` bytes of the range.
+ * The first may touch the last of the call before. */
+int sa_extents(sa_reservation *r, int64_t offset, int64_t nbytes, int method, int64_t *pairs,
+               uint64_t capacity, sa_report *ret);
 /* The name of a file that has a region, "" when it has none any more. */
 void sa_file_name(sa_reservation *r, uint64_t file, sa_report *ret);
 

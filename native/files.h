@@ -24,6 +24,7 @@ class File {
     bool size_can_change() const { return size_can_change_; }
     const std::string &name() const { return name_; }
     uint64_t id() const { return id_; }
+    bool own_position() const { return own_position_; }
     // As the file system has it now.
     uint64_t size_now() const;
     // Goes over to a descriptor that may write, under the number it had.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <set>
 #include <shared_mutex>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "extents.h"
 #include "guard.h"
 #include "os.h"
 #include "reservation.h"
@@ -23,13 +25,18 @@ namespace {
 using Exclusive = std::lock_guard<RwLock>;
 using Shared = std::shared_lock<RwLock>;
 
-struct Range {
-    uint64_t start;
-    uint64_t stop;
-    uint64_t nbytes() const { return stop - start; }
-};
-
 enum class Pins { Any, Writable, None };
+
+int check_pins(sa_reservation *r, Range range, bool writable_only, sa_report *ret) {
+    std::lock_guard<std::mutex> guard(r->holders);
+    if (!r->pins.any_over(range.start, range.stop, writable_only))
+        return SA_OK;
+    PinSummary pins = r->pins.over(range.start, range.stop, writable_only);
+    ret->count = pins.count;
+    ret->start = pins.start;
+    ret->stop = pins.stop;
+    return SA_PINNED;
+}
 
 // What every change of pages checks, under the exclusive lock: the range, huge pages that it would
 // cut, and the pins that forbid it.
@@ -43,17 +50,8 @@ int check_change(sa_reservation *r, int64_t offset, int64_t nbytes, Pins forbidd
         ret->count = size;
         return SA_HUGE_PAGE;
     }
-    if (forbidding == Pins::None)
-        return SA_OK;
-    bool writable_only = forbidding == Pins::Writable;
-    std::lock_guard<std::mutex> guard(r->holders);
-    if (!r->pins.any_over(range->start, range->stop, writable_only))
-        return SA_OK;
-    PinSummary pins = r->pins.over(range->start, range->stop, writable_only);
-    ret->count = pins.count;
-    ret->start = pins.start;
-    ret->stop = pins.stop;
-    return SA_PINNED;
+    return forbidding == Pins::None ? int{SA_OK}
+                                    : check_pins(r, *range, forbidding == Pins::Writable, ret);
 }
 
 // The same for calls that need every page of the range to be mapped already.
@@ -111,6 +109,32 @@ template <class Visit> int each_region(sa_reservation *r, Range range, Visit vis
     return SA_OK;
 }
 
+// The regions of a range, cut to it.
+std::vector<Region> parts_of(sa_reservation *r, Range range) {
+    std::vector<Region> parts;
+    each_region(r, range, [&](const Region &region, Range part) {
+        parts.push_back(region);
+        parts.back().file_offset += static_cast<int64_t>(part.start - region.start);
+        parts.back().start = part.start;
+        parts.back().stop = part.stop;
+        return int{SA_OK};
+    });
+    return parts;
+}
+
+// How many of some holes may have mappings of their own, two each: half of those that are to spare go
+// round until they are counted again.
+uint64_t take_mappings(uint64_t holes) {
+    static std::mutex lock;
+    static uint64_t budget = 0;
+    std::lock_guard<std::mutex> guard(lock);
+    if (budget / 2 < holes)
+        budget = os_mappings_to_spare() / 2;
+    holes = std::min(holes, budget / 2);
+    budget -= 2 * holes;
+    return holes;
+}
+
 // The call that maps a file or anonymous memory as asked.
 struct MapRequest {
     Range range;
@@ -119,6 +143,7 @@ struct MapRequest {
     int fd;
     const char *name;
     bool own_position;
+    bool skip_holes;
 };
 
 int describe_window(const MapRequest &request, Region *region, sa_report *ret, OsFile *facts) {
@@ -150,6 +175,45 @@ int describe_window(const MapRequest &request, Region *region, sa_report *ret, O
     return SA_OK;
 }
 
+// Puts zero pages over the holes that the file has under a window of it, the largest ones, as far as
+// mappings go round: the bytes stay the same with or without. In a copy-on-write window it is memory.
+void lay_over_holes(sa_reservation *r, const Region &window) {
+    if (window.huge_page)
+        return;
+    std::vector<Range> data;
+    Range whole{window.in_file(window.start), window.in_file(window.stop)};
+    if (file_data(*window.file, whole.start, whole.stop, &data))
+        return;
+    uint64_t at_data = window.start, read_ahead = os_read_ahead(window.file->fd());
+    auto read_alone = [&](uint64_t stop) {
+        // What is read ahead, and around, would be the holes beside a few pages.
+        if (stop - at_data < read_ahead && stop - at_data < window.nbytes())
+            os_advise(r->base + at_data, stop - at_data, SA_ADVISE_RANDOM);
+    };
+    for (Range gap : largest_gaps(data, whole, take_mappings(data.size() + 1))) {
+        Region zero;
+        zero.start = window.start + (gap.start - whole.start);
+        zero.stop = window.start + (gap.stop - whole.start);
+        zero.kind = window.shared ? SA_ZERO : SA_PRIVATE;
+        zero.prot = window.prot;
+        if (window.shared) {
+            zero.may_write = false;  // what is written there could not reach the file
+            zero.hole_of = window.file;
+            zero.file_offset = static_cast<int64_t>(gap.start);
+        }
+        read_alone(zero.start);
+        at_data = zero.stop;
+        r->table.prepare();
+        char *at = r->base + zero.start;
+        if (os_place(at, zero.nbytes(), zero.prot, os_flags_private(false), -1, 0))
+            return;
+        if (window.shared)
+            os_prefer_huge_zero(at, zero.nbytes());
+        r->table.replace(std::move(zero));
+    }
+    read_alone(window.stop);
+}
+
 int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
     Region &region = request.region;
     region.start = request.range.start;
@@ -175,7 +239,10 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
     if (int error = os_place(at, region.nbytes(), region.prot, request.flags, fd,
                              region.file_offset))
         return system_error(error, request.name, ret);
+    Region window = region;
     r->table.replace(std::move(region));
+    if (request.skip_holes)
+        lay_over_holes(r, window);
     return SA_OK;
 }
 
@@ -212,9 +279,10 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
 }
 
 int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
-                int own_position, int64_t file_offset, int mode, sa_report *ret) try {
+                int own_position, int64_t file_offset, int mode, int skip_holes,
+                sa_report *ret) try {
     Exclusive lock(r->lock);
-    MapRequest request{{}, {}, 0, fd, name, own_position != 0};
+    MapRequest request{{}, {}, 0, fd, name, own_position != 0, skip_holes != 0};
     if (int code = check_change(r, offset, nbytes, Pins::Any, &request.range, ret))
         return code;
     request.region.kind = SA_FILE;
@@ -230,7 +298,7 @@ int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const
 int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
                const char *name, int own_position, int64_t file_offset, sa_report *ret) try {
     Exclusive lock(r->lock);
-    MapRequest request{{}, {}, flags, fd, name, own_position != 0};
+    MapRequest request{{}, {}, flags, fd, name, own_position != 0, false};
     if (fd < 0)
         flags &= ~MAP_ANONYMOUS;  // implied
     if (os_refuses_flags(prot, flags, ret->file, sizeof ret->file))
@@ -244,6 +312,57 @@ int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int 
     if (fd < 0)
         request.flags |= MAP_ANONYMOUS;
     return map_as_asked(r, request, ret);
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
+    Exclusive lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    uint64_t page = r->page_size, start = static_cast<uint64_t>(offset) / page * page;
+    uint64_t stop = (static_cast<uint64_t>(offset + nbytes) + page - 1) / page * page;
+    uint64_t found = 0;
+    if (!nbytes)
+        stop = start;
+    for (const Region &hole : parts_of(r, {start, stop})) {
+        if (!hole.hole_of)
+            continue;
+        Region window = hole;
+        window.kind = SA_FILE;
+        window.shared = true;
+        window.file.swap(window.hole_of);
+        std::vector<Range> data;
+        OsFile facts;
+        int error = os_describe_file(window.file->fd(), &facts);
+        if (!error)
+            error = file_data(*window.file, window.in_file(window.start),
+                              window.in_file(window.stop), &data);
+        if (error)
+            return system_error(error, window.file_name(), ret);
+        if (data.empty())
+            continue;
+        for (Range run : data)
+            found += run.nbytes();
+        // From its first data to its last: what lies past the end of the file must stay zero pages.
+        uint64_t from = window.in_file(window.start);
+        window.stop = window.start + (data.back().stop - from);
+        window.start += data.front().start - from;
+        window.file_offset = static_cast<int64_t>(data.front().start);
+        window.may_write = window.file->writable();
+        window.file_size = facts.size_can_change || facts.size % page ? facts.size : UINT64_MAX;
+        window.can_fault = facts.can_fault;
+        r->table.prepare();
+        // Windows may be alive: the pages change in one step, and still show what the file holds.
+        error = os_place(r->base + window.start, window.nbytes(), window.prot, MAP_SHARED,
+                         window.file->fd(), window.file_offset);
+        if (error)
+            return system_error(error, window.file_name(), ret);
+        r->table.replace(window);
+        lay_over_holes(r, window);
+    }
+    ret->count = found;
+    return SA_OK;
 } catch (const std::bad_alloc &) {
     return system_error(ENOMEM, "", ret);
 }
@@ -282,19 +401,6 @@ int set_part_writable(sa_reservation *r, Region part, bool writable) {
     part.prot = prot;
     r->table.replace(std::move(part));
     return 0;
-}
-
-// The regions of a range, cut to it.
-std::vector<Region> parts_of(sa_reservation *r, Range range) {
-    std::vector<Region> parts;
-    each_region(r, range, [&](const Region &region, Range part) {
-        parts.push_back(region);
-        parts.back().file_offset += static_cast<int64_t>(part.start - region.start);
-        parts.back().start = part.start;
-        parts.back().stop = part.stop;
-        return int{SA_OK};
-    });
-    return parts;
 }
 
 }  // namespace
@@ -363,13 +469,61 @@ int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     });
 }
 
+int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Exclusive lock(r->lock);
+    int code = check_bounds(r, offset, nbytes, ret);
+    if (code || !nbytes)
+        return code;
+    uint64_t page = r->page_size, first = static_cast<uint64_t>(offset);
+    uint64_t last = first + static_cast<uint64_t>(nbytes);
+    Range touched{first / page * page, (last + page - 1) / page * page};
+    Range whole{(first + page - 1) / page * page, last / page * page};
+    uint64_t at, hole = r->table.first_hole(touched.start, touched.stop);
+    if (hole < touched.stop)
+        return access_error(SA_UNMAPPED, true, std::max(first, hole), 0, "", ret);
+    bool filled_only = false;
+    code = each_region(r, touched, [&](const Region &region, Range part) {
+        if (region.kind != SA_ZERO && !region.writable())
+            return access_error(SA_READ_ONLY, true, std::max(first, part.start), 0,
+                                region.file_name(), ret);
+        filled_only |= region.shared ? !region.file : region.file != nullptr;
+        return int{SA_OK};
+    });
+    if (code || whole.start >= whole.stop)
+        return code;
+    if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
+        return SA_UNSUPPORTED;
+    return each_region(r, whole, [&](const Region &region, Range part) {
+        int error = region.file ? os_punch_file(region.file->fd(),
+                                                static_cast<int64_t>(region.in_file(part.start)),
+                                                part.nbytes())
+                                : discard_part(r, region, part);
+        return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
+    });
+}
+
+int sa_check_unpinned(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    uint64_t start = static_cast<uint64_t>(offset);
+    return check_pins(r, {start, start + static_cast<uint64_t>(nbytes)}, false, ret);
+}
+
+int sa_accept_ends(sa_reservation *r, sa_report *) {
+    Exclusive lock(r->lock);
+    for (auto &[start, region] : r->table.map())
+        if (region.file && region.file_size != UINT64_MAX)
+            region.file_size = std::min(region.file_size, region.file->size_now());
+    return r->closed ? SA_CLOSED : SA_OK;
+}
+
 namespace {
 
 // Touches page by page, where the system has no call that does it.
-int touch(sa_reservation *r, const Region &region, Range part, uint64_t *bad) {
+int touch(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad) {
     for (*bad = part.start; *bad < part.stop; *bad += r->page_size) {
         char *at = r->base + *bad;
-        bool write = region.writable();
         auto work = [&] {
             if (write)
                 __atomic_fetch_or(at, 0, __ATOMIC_RELAXED);
@@ -387,21 +541,49 @@ int touch(sa_reservation *r, const Region &region, Range part, uint64_t *bad) {
     return 0;
 }
 
-int populate(sa_reservation *r, const Region &region, Range part, uint64_t *bad) {
-    int error = os_populate(r->base + part.start, part.nbytes(), region.writable());
+int populate(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad) {
+    int error = os_populate(r->base + part.start, part.nbytes(), write);
     if (error == ENOTSUP)
-        return touch(r, region, part, bad);
+        return touch(r, region, part, write, bad);
     *bad = part.start;
     if (error != EFAULT || part.nbytes() == r->page_size)
         return error;
     // Which page it was, the call does not say.
     for (; *bad < part.stop; *bad += r->page_size)
-        if ((error = os_populate(r->base + *bad, r->page_size, region.writable())))
+        if ((error = os_populate(r->base + *bad, r->page_size, write)))
             return error;
     return 0;
 }
 
 constexpr uint64_t kCommitPiece = uint64_t{64} << 20;
+
+int fetch_part(sa_reservation *r, const Region &region, Range part, bool write, uint64_t start,
+               sa_report *ret) {
+    uint64_t bad;
+    int error = populate(r, region, part, write, &bad);
+    if (!error)
+        return SA_OK;
+    int reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : SA_IO_ERROR;
+    if (reason == SA_IO_ERROR && region.file && region.file_size != UINT64_MAX) {
+        uint64_t size = region.file->size_now();
+        if (region.in_file(bad) >= size)
+            reason = SA_FILE_TRUNCATED;
+        else if (region.shared && write) {
+            int full = os_allocate(region.file->fd(), static_cast<int64_t>(region.in_file(bad)),
+                                   std::min(r->page_size, size - region.in_file(bad)));
+            if (full == ENOSPC || full == EDQUOT)
+                reason = SA_NO_SPACE;
+        }
+    }
+    return access_error(reason, write, bad, bad - start, region.file_name(), ret);
+}
+
+Range pages_around(const sa_reservation *r, int64_t offset, int64_t nbytes) {
+    uint64_t page = r->page_size, start = static_cast<uint64_t>(offset);
+    uint64_t stop = start + static_cast<uint64_t>(nbytes);
+    start = start / page * page;
+    return {start, nbytes ? (stop + page - 1) / page * page : start};
+}
 
 }  // namespace
 
@@ -417,30 +599,50 @@ int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
         }))
         return code;
     Range piece{range.start, std::min(range.stop, range.start + kCommitPiece)};
-    int code = each_region(r, piece, [&](const Region &region, Range part) {
-        uint64_t bad;
-        int error = populate(r, region, part, &bad);
-        if (!error)
-            return int{SA_OK};
-        int reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : SA_IO_ERROR;
-        if (reason == SA_IO_ERROR && region.file && region.file_size != UINT64_MAX) {
-            uint64_t size = region.file->size_now();
-            if (region.in_file(bad) >= size)
-                reason = SA_FILE_TRUNCATED;
-            else if (region.shared && region.writable()) {
-                int full = os_allocate(region.file->fd(), static_cast<int64_t>(region.in_file(bad)),
-                                       std::min(r->page_size, size - region.in_file(bad)));
-                if (full == ENOSPC || full == EDQUOT)
-                    reason = SA_NO_SPACE;
-            }
-        }
-        return access_error(reason, region.writable(), bad, bad - range.start, region.file_name(),
-                            ret);
-    });
-    if (code)
+    if (int code = each_region(r, piece, [&](const Region &region, Range part) {
+            return fetch_part(r, region, part, region.writable(), range.start, ret);
+        }))
         return code;
     ret->transferred = piece.nbytes();
     return piece.stop < range.stop ? SA_MORE : SA_OK;
+}
+
+int sa_prefetch(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret) {
+    Shared lock(r->lock);
+    for (uint64_t i = 0; i < count; i++) {
+        int64_t offset = pairs[2 * i], nbytes = pairs[2 * i + 1] - offset;
+        if (int code = check_bounds(r, offset, nbytes, ret))
+            return code;
+        each_region(r, pages_around(r, offset, nbytes), [&](const Region &region, Range part) {
+            if (region.file && region.readable())
+                os_advise(r->base + part.start, part.nbytes(), SA_ADVISE_WILLNEED);
+            return int{SA_OK};
+        });
+    }
+    return SA_OK;
+}
+
+int sa_fetch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    Range range = pages_around(r, offset, nbytes);
+    return each_region(r, range, [&](const Region &region, Range part) {
+        return region.file && region.readable()
+                   ? fetch_part(r, region, part, false, range.start, ret)
+                   : int{SA_OK};
+    });
+}
+
+int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    return each_region(r, pages_around(r, offset, nbytes), [&](const Region &region, Range part) {
+        if (region.file && region.shared && !region.huge_page)
+            os_discard(r->base + part.start, part.nbytes());  // it can be fetched again
+        return int{SA_OK};
+    });
 }
 
 int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret) {

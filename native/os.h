@@ -7,8 +7,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <sys/types.h>
+#include <vector>
 
 namespace sparsearray {
+
+struct Range {
+    uint64_t start;
+    uint64_t stop;
+    uint64_t nbytes() const { return stop - start; }
+};
 
 struct OsFile {
     dev_t device;
@@ -56,6 +63,22 @@ int os_set_name(char *address, uint64_t nbytes, const char *name);
 int os_describe_file(int fd, OsFile *ret);
 // Takes the disk space of a range that lies within the file.
 int os_allocate(int fd, int64_t offset, uint64_t nbytes);
+
+// Which pages of own memory may hold something, at most `limit` runs, added to `found` as offsets from
+// `address`. `*end` is how far it looked. `own_copies`: of a file's window, those copied on write only; none is read.
+// `method` is one of sa_extent_method.
+int os_find_touched(const char *address, uint64_t nbytes, bool own_copies, int method, size_t limit,
+                    std::vector<Range> *found, uint64_t *end);
+// Which bytes of a file may hold something, at most `limit` runs, in bytes of the file. Where nobody can
+// tell it is the whole range.
+int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
+                 std::vector<Range> *found, uint64_t *end);
+// How many bytes the system reads around a page of a file that is looked at.
+uint64_t os_read_ahead(int fd);
+// How many mappings are left of the half of them that may serve to skip holes.
+uint64_t os_mappings_to_spare();
+// Makes a hole in a file. ENOTSUP where it cannot have holes.
+int os_punch_file(int fd, int64_t offset, uint64_t nbytes);
 
 // Whether the page is memory of the process's own, copied on write from its file; false where nobody
 // can tell.

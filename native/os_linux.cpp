@@ -11,10 +11,13 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
+#include <string>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -44,6 +47,8 @@ namespace {
 
 constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS;
 constexpr int kTypeMask = 0xf;  // MAP_TYPE
+constexpr uint64_t kReadAhead = 128 << 10;  // by default
+constexpr uint64_t kFuseMagic = 0x65735546;  // FUSE_SUPER_MAGIC
 
 int errno_of(int result) { return result < 0 ? errno : 0; }
 
@@ -103,11 +108,15 @@ int os_make_joinable(char *address) {
     return errno_of(mprotect(address, page, PROT_NONE));
 }
 
-// Where the next reservation may find its place at the first try.
-static std::atomic<uint64_t> likely_place{0};
+// Below which the next reservation may find its place at the first try. From above, as the kernel does
+// it: a small one in the middle of what a large one left would keep the next large one out.
+static std::atomic<uint64_t> likely_end{0};
 
-static char *reserve_at(uint64_t place, uint64_t nbytes, uint64_t alignment) {
-    if (place == 0 || place % alignment)
+static char *reserve_below(uint64_t end, uint64_t nbytes, uint64_t alignment) {
+    if (end <= nbytes)
+        return nullptr;
+    uint64_t place = (end - nbytes) / alignment * alignment;
+    if (place == 0)
         return nullptr;
     // Without MAP_FIXED the address is a wish.
     void *at = mmap(reinterpret_cast<void *>(place), nbytes, PROT_NONE, kPrivate | MAP_NORESERVE, -1, 0);
@@ -123,9 +132,8 @@ int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
     uint64_t page = os_page_size();
     if (nbytes > UINT64_MAX - alignment)
         return ENOMEM;
-    if (char *start = reserve_at(likely_place, nbytes, alignment)) {
-        uint64_t below = reinterpret_cast<uint64_t>(start);
-        likely_place = below > nbytes ? (below - nbytes) / alignment * alignment : 0;
+    if (char *start = reserve_below(likely_end, nbytes, alignment)) {
+        likely_end = reinterpret_cast<uint64_t>(start);
         *ret = start;
         return 0;
     }
@@ -152,7 +160,7 @@ int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
 
 int os_release(char *address, uint64_t nbytes) {
     int error = errno_of(munmap(address, nbytes));
-    likely_place = reinterpret_cast<uint64_t>(address);
+    likely_end = reinterpret_cast<uint64_t>(address) + nbytes;
     return error;
 }
 
@@ -319,16 +327,200 @@ int os_allocate(int fd, int64_t offset, uint64_t nbytes) {
     return error == EOPNOTSUPP ? ENOTSUP : error;
 }
 
+// ---------------------------------------------------------------------------------- what holds something
+
+namespace {
+
+// PAGEMAP_SCAN of <linux/fs.h>, Linux 6.7: Documentation/admin-guide/mm/pagemap.rst.
+struct ScanRange {
+    uint64_t start, stop, categories;
+};
+struct ScanRequest {
+    uint64_t size, flags, start, stop, walk_end, ranges, capacity, most_pages;
+    uint64_t inverted, required, any_of, returned;
+};
+constexpr unsigned long kScan = _IOWR('f', 16, ScanRequest);
+constexpr uint64_t kScanFile = 1 << 2, kScanPresent = 1 << 3, kScanSwapped = 1 << 4,
+                   kScanZero = 1 << 5;
+// With more the kernel has been seen to return ranges twice: where it says that it stopped can lie
+// before the last range. So we go on from the end of that range.
+constexpr size_t kScanRanges = 512;
+
+// An entry of /proc/self/pagemap.
+constexpr uint64_t kPagePresent = uint64_t{1} << 63, kPageSwapped = uint64_t{1} << 62;
+constexpr uint64_t kPageFileOrShared = uint64_t{1} << 61;
+constexpr size_t kPageEntries = 1 << 16;
+
+class Descriptor {
+  public:
+    explicit Descriptor(const char *path) : fd_(open(path, O_RDONLY | O_CLOEXEC)) {}
+    ~Descriptor() {
+        if (fd_ >= 0)
+            close(fd_);
+    }
+    Descriptor(const Descriptor &) = delete;
+    Descriptor &operator=(const Descriptor &) = delete;
+    int get() const { return fd_; }
+
+  private:
+    int fd_;
+};
+
+void append(std::vector<Range> *runs, Range run) {
+    if (!runs->empty() && runs->back().stop == run.start)
+        runs->back().stop = run.stop;
+    else
+        runs->push_back(run);
+}
+
+bool is_zero(const char *page) {
+    // Each byte is the one before it, and the first is zero.
+    return *page == 0 && memcmp(page, page + 1, os_page_size() - 1) == 0;
+}
+
+// ENOTTY: no such call.
+int find_by_scan(int pagemap, uint64_t address, uint64_t nbytes, bool own_copies, size_t limit,
+                 std::vector<Range> *found, uint64_t *end) {
+    ScanRange ranges[kScanRanges];
+    ScanRequest request = {};
+    request.size = sizeof request;
+    request.stop = address + nbytes;
+    request.ranges = reinterpret_cast<uint64_t>(ranges);
+    request.inverted = request.required = kScanZero | (own_copies ? kScanFile : 0);
+    request.any_of = request.returned = kScanPresent | kScanSwapped;
+    for (*end = 0; *end < nbytes && found->size() < limit;) {
+        request.start = address + *end;
+        request.capacity = std::min(kScanRanges, limit - found->size());
+        int count = ioctl(pagemap, kScan, &request);
+        if (count < 0)
+            return errno;
+        for (int i = 0; i < count; i++)
+            append(found, {ranges[i].start - address, ranges[i].stop - address});
+        bool full = static_cast<uint64_t>(count) == request.capacity;
+        *end = full ? ranges[count - 1].stop - address : nbytes;
+    }
+    return 0;
+}
+
+int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, bool own_copies, size_t limit,
+                    std::vector<Range> *found, uint64_t *end) {
+    uint64_t page = os_page_size();
+    std::vector<uint64_t> entries(static_cast<size_t>(std::min<uint64_t>(nbytes / page, kPageEntries)));
+    for (*end = 0; *end < nbytes;) {
+        uint64_t index = (reinterpret_cast<uint64_t>(address) + *end) / page;
+        uint64_t wanted = std::min<uint64_t>((nbytes - *end) / page, entries.size());
+        ssize_t got = pread(pagemap, entries.data(), wanted * sizeof(uint64_t),
+                            static_cast<off_t>(index * sizeof(uint64_t)));
+        if (got <= 0)
+            return got < 0 ? errno : EIO;
+        size_t count = static_cast<size_t>(got) / sizeof(uint64_t);
+        for (size_t i = 0; i < count; i++, *end += page) {
+            uint64_t entry = entries[i];
+            if (!(entry & (kPagePresent | kPageSwapped)) ||
+                (own_copies && (entry & kPageFileOrShared)))
+                continue;
+            // The zero page looks like any other here. Pages of files can be gone by now.
+            // SAFETY: the caller keeps the range mapped and readable, and *end < nbytes.
+            if (!own_copies && (entry & kPagePresent) && is_zero(address + *end))
+                continue;
+            if (found->size() == limit && found->back().stop != *end)
+                return 0;
+            append(found, {*end, *end + page});
+        }
+    }
+    return 0;
+}
+
+// A descriptor whose position is nobody else's.
+std::string own_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
+}  // namespace
+
+int os_find_touched(const char *address, uint64_t nbytes, bool own_copies, int method, size_t limit,
+                    std::vector<Range> *found, uint64_t *end) {
+    Descriptor pagemap("/proc/self/pagemap");
+    if (pagemap.get() < 0) {  // no /proc: anything may be there
+        found->push_back({0, nbytes});
+        *end = nbytes;
+        return 0;
+    }
+    if (method != SA_EXTENTS_PAGEMAP) {
+        int error = find_by_scan(pagemap.get(), reinterpret_cast<uint64_t>(address), nbytes, own_copies,
+                                 limit, found, end);
+        if (error != ENOTTY || method == SA_EXTENTS_SCAN)
+            return error == ENOTTY ? ENOTSUP : error;
+    }
+    return find_by_pagemap(pagemap.get(), address, nbytes, own_copies, limit, found, end);
+}
+
+int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
+                 std::vector<Range> *found, uint64_t *end) {
+    struct statfs fs;
+    // A server that does not answer this is one of FUSE too.
+    bool served = fstatfs(fd, &fs) < 0 || static_cast<uint64_t>(fs.f_type) == kFuseMagic;
+    Descriptor own(own_position && !served ? "" : own_path(fd).c_str());
+    int seekable = own_position && !served ? fd : own.get();
+    // Only the server knows the holes of a file in FUSE, and not what waits to be written to it. If that
+    // fails, the error is told once for each opening of the file: this one is not that of flush.
+    if (served && seekable >= 0)
+        sync_file_range(seekable, static_cast<off_t>(start), static_cast<off_t>(stop - start),
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER);
+    for (*end = start; *end < stop && found->size() < limit;) {
+        off_t data = seekable < 0 ? -1 : lseek(seekable, static_cast<off_t>(*end), SEEK_DATA);
+        if (data < 0 && seekable >= 0 && errno == ENXIO)
+            break;
+        off_t hole = data < 0 ? -1 : lseek(seekable, data, SEEK_HOLE);
+        if (data < 0 || hole <= data) {  // nobody tells, or it changes under our hands
+            append(found, {*end, stop});
+            *end = stop;
+            break;
+        }
+        if (static_cast<uint64_t>(data) >= stop)
+            break;
+        *end = std::min(static_cast<uint64_t>(hole), stop);
+        append(found, {static_cast<uint64_t>(data), *end});
+    }
+    if (found->size() < limit)
+        *end = stop;
+    return 0;
+}
+
+uint64_t os_read_ahead(int fd) {
+    struct stat facts;
+    if (fstat(fd, &facts) < 0)
+        return 0;
+    std::string device = std::to_string(major(facts.st_dev)) + ":" + std::to_string(minor(facts.st_dev));
+    uint64_t kib = read_number(("/sys/class/bdi/" + device + "/read_ahead_kb").c_str());
+    if (!kib)  // part of a disk
+        kib = read_number(("/sys/dev/block/" + device + "/../queue/read_ahead_kb").c_str());
+    return kib ? kib << 10 : kReadAhead;
+}
+
+uint64_t os_mappings_to_spare() {
+    uint64_t limit = read_number("/proc/sys/vm/max_map_count"), used = 0;
+    Descriptor maps("/proc/self/maps");
+    if (!limit || maps.get() < 0)
+        return limit ? 0 : UINT64_MAX / 2;
+    std::vector<char> text(1 << 16);
+    for (ssize_t got; (got = read(maps.get(), text.data(), text.size())) > 0;)
+        used += static_cast<uint64_t>(std::count(text.data(), text.data() + got, '\n'));
+    return limit / 2 > used ? limit / 2 - used : 0;
+}
+
+int os_punch_file(int fd, int64_t offset, uint64_t nbytes) {
+    int error = errno_of(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+                                   static_cast<off_t>(nbytes)));
+    // EPERM: sealed, or for appending only; what is mapped can be written all the same.
+    return error == EOPNOTSUPP || error == ENOSYS || error == EPERM ? ENOTSUP : error;
+}
+
 bool os_is_own_copy(const char *page) {
-    constexpr uint64_t kPresent = uint64_t{1} << 63, kSwapped = uint64_t{1} << 62;
-    constexpr uint64_t kFileOrShared = uint64_t{1} << 61;
-    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
+    Descriptor pagemap("/proc/self/pagemap");
     uint64_t entry = 0, index = reinterpret_cast<uint64_t>(page) / os_page_size();
-    ssize_t got = pread(fd, &entry, sizeof entry, static_cast<off_t>(index * sizeof entry));
-    close(fd);
-    return got == sizeof entry && (entry & (kPresent | kSwapped)) && !(entry & kFileOrShared);
+    ssize_t got = pread(pagemap.get(), &entry, sizeof entry, static_cast<off_t>(index * sizeof entry));
+    return got == sizeof entry && (entry & (kPagePresent | kPageSwapped)) &&
+           !(entry & kPageFileOrShared);
 }
 
 int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source) {

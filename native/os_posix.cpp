@@ -174,6 +174,66 @@ int os_describe_file(int fd, OsFile *ret) {
 
 int os_allocate(int, int64_t, uint64_t) { return ENOTSUP; }
 
+// Nobody tells: anything may be there.
+int os_find_touched(const char *, uint64_t nbytes, bool, int method, size_t, std::vector<Range> *found,
+                    uint64_t *end) {
+    if (method != SA_EXTENTS_BEST)
+        return ENOTSUP;
+    found->push_back({0, nbytes});
+    *end = nbytes;
+    return 0;
+}
+
+int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
+                 std::vector<Range> *found, uint64_t *end) {
+    *end = stop;
+#ifdef SEEK_DATA
+    // A seek would move the position of the user's own descriptor.
+    for (uint64_t at = start; own_position && at < stop;) {
+        off_t data = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            return 0;
+        off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+        if (data < 0 || hole <= data) {
+            start = at;
+            break;
+        }
+        if (static_cast<uint64_t>(data) >= stop)
+            return 0;
+        at = static_cast<uint64_t>(hole) < stop ? static_cast<uint64_t>(hole) : stop;
+        found->push_back({static_cast<uint64_t>(data), at});
+        if (found->size() == limit)
+            *end = at;
+        if (at == *end)
+            return 0;
+    }
+#endif
+    (void)fd, (void)own_position, (void)limit;
+    found->push_back({start, stop});
+    return 0;
+}
+
+uint64_t os_read_ahead(int) { return 0; }
+
+uint64_t os_mappings_to_spare() {
+    // Linux again: other systems have no such limit.
+    unsigned long long limit = 0, used = 0;
+    if (FILE *file = fopen("/proc/sys/vm/max_map_count", "re")) {
+        if (fscanf(file, "%llu", &limit) != 1)
+            limit = 0;
+        fclose(file);
+    }
+    FILE *maps = limit ? fopen("/proc/self/maps", "re") : nullptr;
+    if (!maps)
+        return limit ? 0 : UINT64_MAX / 2;
+    for (int c; (c = getc(maps)) != EOF;)
+        used += c == '\n';
+    fclose(maps);
+    return limit / 2 > used ? limit / 2 - used : 0;
+}
+
+int os_punch_file(int, int64_t, uint64_t) { return ENOTSUP; }
+
 bool os_is_own_copy(const char *) { return false; }
 
 int64_t os_copy_quietly(void *, const void *, uint64_t, bool) { return -ENOTSUP; }

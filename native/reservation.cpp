@@ -183,6 +183,30 @@ void sa_release(sa_reservation **reservation) {
 
 namespace sparsearray {
 
+uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
+                       bool write) {
+    uint64_t from = region.in_file(at), to = from + n;
+    if (region.file_size == UINT64_MAX || (write && !region.shared))
+        return n;
+    if (!region.file->size_can_change() && to <= region.file_size)
+        return n;
+    // What was past the end when it was mapped reads as the zeros it was then.
+    uint64_t wanted = write ? to : std::min(to, region.file_size);
+    if (wanted <= from)
+        return n;
+    uint64_t size = region.file->size_now();
+    if (size >= wanted)
+        return n;
+    // The page with the new end survives where it was copied on write, with all that is in it.
+    uint64_t beyond = size % r->page_size;
+    if (!region.shared && beyond && size >= region.in_file(region.start)) {
+        uint64_t page = size - beyond - region.in_file(region.start) + region.start;
+        if (page < region.stop && os_is_own_copy(r->base + page))
+            size += r->page_size - beyond;
+    }
+    return size >= wanted ? n : size <= from ? 0 : size - from;
+}
+
 void copy_name(const char *name, sa_report *ret) {
     size_t n = std::min(strlen(name), sizeof ret->file - 1);
     memcpy(ret->file, name, n);
@@ -284,11 +308,10 @@ int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable
         at = region->stop;
     }
     ret->writable = writable == 0 ? 0 : can_write;
-    uint64_t page = r->page_size;
     auto made = std::make_unique<sa_pin>();
     made->reservation = r;
-    made->start = start / page * page;
-    made->stop = (stop + page - 1) / page * page;
+    made->start = start;
+    made->stop = stop;
     made->writable = ret->writable;
     std::lock_guard<std::mutex> guard(r->holders);
     r->pins.add(made.get());

@@ -85,4 +85,10 @@ int access_error(int reason, bool write, uint64_t offset, uint64_t transferred, 
                  sa_report *ret);
 void copy_name(const char *name, sa_report *ret);
 
+// How many of the bytes at `at` of the region the file still stands behind. Bytes past the end in the
+// file's last page read as zero without a signal, and what is written there is lost: so a write asks
+// before it moves anything, and a read after.
+uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
+                       bool write);
+
 }  // namespace sparsearray

@@ -17,7 +17,9 @@ bool Region::looks_joined_to(const Region &next) const {
 }
 
 bool Region::is_joined_to(const Region &next) const {
-    return looks_joined_to(next) && may_write == next.may_write && reserve == next.reserve &&
+    bool same_holes = hole_of == next.hole_of &&
+                      (!hole_of || file_offset + static_cast<int64_t>(nbytes()) == next.file_offset);
+    return looks_joined_to(next) && same_holes && may_write == next.may_write && reserve == next.reserve &&
            can_fault == next.can_fault && huge_page == next.huge_page &&
            flush_errno == next.flush_errno;
 }

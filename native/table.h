@@ -22,7 +22,8 @@ struct Region {
     bool reserve = false;   // charged against the overcommit limit
     bool can_fault = false; // by what others do to the file
     std::shared_ptr<File> file;
-    int64_t file_offset = 0;
+    std::shared_ptr<File> hole_of;  // of zero pages: the file that has a hole here, or had
+    int64_t file_offset = 0;        // in `file` or `hole_of`
     uint64_t file_size = UINT64_MAX;  // when it was mapped; UINT64_MAX where files have none
     uint64_t huge_page = 0;           // it can be cut in multiples of this only
     int flush_errno = 0;              // what a flush failed with

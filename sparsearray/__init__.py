@@ -1,6 +1,9 @@
 """
 Large, mostly-empty arrays and address spaces as real numpy memory.
 
+`zeros` makes a `SparseArray` of any size that costs what is written to it; `save` and `open` keep
+it in a .npy file with holes. Functions of numpy skip what is not there.
+
 `SparseBuffer` reserves a range of addresses and populates it piece by piece with private memory,
 zero pages and windows of files. Reads and writes at bad places raise exceptions instead of ending
 the process, and windows are plain numpy arrays that keep their memory alive.
@@ -8,9 +11,11 @@ the process, and windows are plain numpy arrays that keep their memory alive.
 
 from importlib.metadata import version as _version
 
+from .array import SparseArray, zeros
 from .atomics import AtomicSlice
 from .buffer import SparseBuffer
 from .errors import AccessError, ClosedError, OutOfBoundsError, SparseError, UnsupportedError
+from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
 from .shared import SharedMemory, shared_memory
 
@@ -23,9 +28,13 @@ __all__ = [
     "OutOfBoundsError",
     "Region",
     "SharedMemory",
+    "SparseArray",
     "SparseBuffer",
     "SparseError",
     "UnsupportedError",
     "__version__",
+    "open",
+    "save",
     "shared_memory",
+    "zeros",
 ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ._binding import ffi, lib, put_back, take
 
-__all__ = ["Descriptor", "opened"]
+__all__ = ["Descriptor", "KeptDescriptor", "opened"]
 
 
 class Descriptor(NamedTuple):
@@ -17,6 +17,26 @@ class Descriptor(NamedTuple):
     name: bytes
     own_position: bool
     """Nobody else sees the file position of this descriptor."""
+
+
+class KeptDescriptor:
+    """A descriptor of our own, which goes when nobody holds it any more."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, fd: int) -> None:
+        """Duplicate `fd`."""
+        self._cell = ffi.gc(ffi.new("int *", -1), lib.sa_close_file)
+        self._cell[0] = os.dup(fd)
+
+    def fileno(self) -> int:
+        """Return the number of the descriptor."""
+        number: int = self._cell[0]
+        return number
+
+    def close(self) -> None:
+        """Close it now. More than once is fine."""
+        lib.sa_close_file(self._cell)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 
-__all__ = ["available_memory", "own_memory"]
+__all__ = ["available_memory", "huge_page_nbytes", "own_memory"]
 
 
 def available_memory() -> int | None:
@@ -38,5 +38,22 @@ def own_memory() -> int:
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return 0
+
+
+def huge_page_nbytes() -> int:
+    """
+    Say how large the huge pages are that memory gets where it asks for them.
+
+    Returns
+    -------
+    int
+        In bytes; 0 where it never gets any.
+    """
+    folder = "/sys/kernel/mm/transparent_hugepage/"
+    try:
+        with open(folder + "enabled", "rb") as mode, open(folder + "hpage_pmd_size", "rb") as size:
+            return 0 if b"[never]" in mode.read() else int(size.read())
     except OSError:
         return 0

@@ -1,20 +1,22 @@
 """`SparseBuffer`: a reserved range of addresses, populated piece by piece."""
 
 import errno
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._binding import describe, failure, ffi, index, lib, put_back, take
+from ._closing import Closing
+from .errors import UnsupportedError
+from .extents import find_extents
 from .mapping import PageMapping
 from .window import make_window
 
 __all__ = ["SparseBuffer"]
 
 
-class SparseBuffer(PageMapping):
+class SparseBuffer(PageMapping, Closing):
     """
     A reserved range of virtual addresses, populated piece by piece.
 
@@ -139,6 +141,166 @@ class SparseBuffer(PageMapping):
         """Length in bytes: `nbytes`."""
         return self._nbytes
 
+    # What it holds
+
+    def extents(self, offset: int = 0, nbytes: int | None = None) -> NDArray[np.int64]:
+        """
+        Find the pages that may hold something other than zero.
+
+        Private memory counts where it was touched, a file where it has data; a copy-on-write window
+        where either is so. What lies in no extent reads as zero, or is a hole.
+
+        Parameters
+        ----------
+        offset, nbytes : int
+            The range to look at, in bytes; to the end of the buffer by default.
+
+        Returns
+        -------
+        ndarray of int64, shape (n, 2)
+            Start and stop in bytes from the start of the buffer, sorted and disjoint; whole pages
+            but for the ends of the range.
+
+        Raises
+        ------
+        ClosedError, OutOfBoundsError, ValueError
+            As `read_at`.
+        AccessError
+            A file became shorter: what it lost is not taken for a hole.
+        OSError
+            The system fails to say.
+
+        Examples
+        --------
+        >>> from sparsearray import SparseBuffer
+        >>> buffer = SparseBuffer(1 << 40)
+        >>> buffer.alloc(0, 1 << 40)
+        >>> buffer.write_at(1 << 39, b"here")
+        >>> buffer.extents() - (1 << 39)
+        array([[   0, 4096]])
+        >>> buffer.nbytes_stored
+        4096
+
+        Notes
+        -----
+        Two extents never touch. Memory is asked for with ``PAGEMAP_SCAN`` (Linux 6.7), before that
+        page by page in ``/proc/self/pagemap``; swapped pages count, the page of zeros that
+        untouched memory is read through does not. On other systems all private memory is one
+        extent.
+
+        References
+        ----------
+        Linux, Documentation/admin-guide/mm/pagemap.rst; lseek(2) on ``SEEK_DATA``
+        """
+        start = index(offset)
+        count = max(self._nbytes - start, 0) if nbytes is None else index(nbytes)
+        try:
+            return find_extents(self._reservation, self._nbytes, start, count)
+        except OverflowError:
+            raise self._overflow("extents", start, count) from None
+
+    @property
+    def nbytes_stored(self) -> int:
+        """
+        Bytes in all `extents`: about what the buffer costs, in memory or on disk.
+
+        Raises
+        ------
+        ClosedError, AccessError, OSError
+            As `extents`.
+        """
+        found = self.extents()
+        return int((found[:, 1] - found[:, 0]).sum())
+
+    def refresh(self, offset: int = 0, nbytes: int | None = None) -> int:
+        """
+        Look again for data in the holes that ``map_file(..., skip_holes=True)`` skipped.
+
+        Live windows stay valid and show what is found.
+
+        Parameters
+        ----------
+        offset, nbytes : int
+            The range to look at, in bytes; to the end of the buffer by default.
+
+        Returns
+        -------
+        int
+            Bytes of new data, in whole pages.
+
+        Raises
+        ------
+        ClosedError, OutOfBoundsError, ValueError
+            As `read_at`.
+        OSError
+            The file cannot be looked at or mapped. What was found before it stays found.
+        """
+        start = index(offset)
+        count = max(self._nbytes - start, 0) if nbytes is None else index(nbytes)
+        report = take()
+        try:
+            code = lib.sa_refresh(self._reservation, start, count, report)
+        except OverflowError:
+            raise self._overflow("refresh", start, count) from None
+        if code:
+            raise failure(code, report, "refresh", start, count, self._nbytes)
+        found: int = report.count
+        put_back(report)
+        return found
+
+    def _prefetch(self, ranges: NDArray[np.int64]) -> None:
+        """Have the system start to read what lies in files; shape (n, 2), in bytes."""
+        pairs = np.ascontiguousarray(ranges)
+        cell = ffi.from_buffer("int64_t[]", pairs)
+        report = take()
+        code = lib.sa_prefetch(self._reservation, cell, len(pairs), report)
+        if code:
+            raise failure(code, report, "read", 0, 0, self._nbytes)
+        put_back(report)
+
+    def _fetch(self, offset: int, nbytes: int) -> None:
+        """Have in memory what lies in files; AccessError for what they do not give."""
+        self._change("read", lib.sa_fetch, offset, nbytes)
+
+    def _forget(self, offset: int, nbytes: int) -> None:
+        """Leave to the system's cache what lies in files, as long as it is not used again."""
+        self._change("read", lib.sa_forget, offset, nbytes)
+
+    def _check_unpinned(self, offset: int, nbytes: int) -> None:
+        """Raise BufferError if a live window shows any of these bytes."""
+        self._change("resize", lib.sa_check_unpinned, offset, nbytes)
+
+    def _accept_ends(self) -> None:
+        """Take it as meant that files became shorter: the caller did that."""
+        self._change("resize", _accept_ends, 0, 0)
+
+    def _clear(self, offset: int, nbytes: int) -> None:
+        """Set bytes to zero and give back what whole pages of them took, in memory or on disk."""
+        if not self._give_back(offset, nbytes):
+            self._fill_stored(offset, nbytes)
+            return
+        page = self.page_size
+        start, stop = -(-offset // page) * page, (offset + nbytes) // page * page
+        if start >= stop:
+            self._fill_stored(offset, nbytes)
+            return
+        self._fill_stored(offset, start - offset)
+        self._fill_stored(stop, offset + nbytes - stop)
+
+    def _give_back(self, offset: int, nbytes: int) -> bool:
+        """Turn pages into zeros that take no room; False where that cannot be."""
+        try:
+            self._change("clear", lib.sa_punch, offset, nbytes)
+        except UnsupportedError:
+            return False
+        return True
+
+    def _fill_stored(self, offset: int, nbytes: int) -> None:
+        """Fill with zeros what is not zero anyway."""
+        if nbytes:
+            for start, stop in self.extents(offset, nbytes).tolist():
+                self.fill_at(start, 0, stop - start)
+
     # Windows
 
     def window(
@@ -237,22 +399,6 @@ class SparseBuffer(PageMapping):
         self._change("close", _close, 0, self._nbytes)
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except BufferError:
-            # An exception in the block says more; the memory goes with the last window.
-            if kind is None:
-                raise
-
     def __reduce__(self) -> NoReturn:
         msg = "a SparseBuffer cannot be pickled or copied: its memory belongs to this process"
         raise TypeError(msg)
@@ -273,6 +419,11 @@ class SparseBuffer(PageMapping):
         from .display import buffer_html
 
         return buffer_html(self)
+
+
+def _accept_ends(reservation: object, _offset: int, _nbytes: int, report: object) -> int:
+    code: int = lib.sa_accept_ends(reservation, report)
+    return code
 
 
 def _close(reservation: object, _offset: int, _nbytes: int, report: object) -> int:

@@ -160,6 +160,7 @@ class PageMapping(GuardedAccess):
         *,
         writable: bool = False,
         copy_on_write: bool = False,
+        skip_holes: bool = False,
     ) -> None:
         """
         Put a window of a file in a range.
@@ -177,12 +178,17 @@ class PageMapping(GuardedAccess):
             Writes reach the file, and every other mapping of it (``MAP_SHARED``).
         copy_on_write : bool
             Writes stay in this buffer (``MAP_PRIVATE``); `writable` then plays no part.
+        skip_holes : bool
+            Map the data of the file only, and zero pages over its holes (private memory with
+            `copy_on_write`): reading them then takes neither memory nor page cache. `refresh` finds
+            what others write into such a hole later.
 
         Raises
         ------
         ValueError
-            The window does not lie within the file rounded up to whole pages, or an argument is not
-            in whole pages.
+            The window does not lie within the file rounded up to whole pages, an argument is not in
+            whole pages, or `skip_holes` is asked for in a `writable` window, whose holes must take
+            what is written.
         OSError
             The file cannot be opened, is a directory or a pipe, was opened without the right to
             write, or its file system cannot map it.
@@ -195,15 +201,21 @@ class PageMapping(GuardedAccess):
         file shorter, guarded calls raise `AccessError` with reason ``'file-truncated'``; a
         copy-on-write window then loses what was written past the new end as well.
 
+        A file of many extents has its smallest holes mapped with the data around them, so that the
+        process keeps most of the mappings that ``vm.max_map_count`` allows.
+
         References
         ----------
-        mmap(2)
+        mmap(2); lseek(2) on ``SEEK_DATA`` and ``SEEK_HOLE``
         """
         mode = lib.SA_FILE_READ
         if copy_on_write:
             mode = lib.SA_FILE_COPY_ON_WRITE
         elif writable:
             mode = lib.SA_FILE_WRITE
+            if skip_holes:
+                msg = "skip_holes: the holes of a writable window must take what is written"
+                raise ValueError(msg)
         with opened(file, writable=mode == lib.SA_FILE_WRITE) as found:
             self._change(
                 "map_file",
@@ -215,6 +227,7 @@ class PageMapping(GuardedAccess):
                 found.own_position,
                 _number("file_offset", file_offset, _FILE_OFFSETS),
                 mode,
+                bool(skip_holes),
             )
 
     def mmap(

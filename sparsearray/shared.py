@@ -4,10 +4,10 @@ import errno
 import fcntl
 import mmap
 import os
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from ._binding import describe, index
+from ._closing import Closing
 from .errors import ClosedError, UnsupportedError
 
 __all__ = ["SharedMemory", "shared_memory"]
@@ -16,7 +16,7 @@ _HUGE_SHIFT = 26  # MFD_HUGE_SHIFT, memfd_create(2)
 _NAME_LIMIT = 249  # bytes, memfd_create(2)
 
 
-class SharedMemory:
+class SharedMemory(Closing):
     """
     Memory with a descriptor, made by `shared_memory`.
 
@@ -62,17 +62,6 @@ class SharedMemory:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:

@@ -6,15 +6,25 @@ import os
 import random
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from sparsearray import Region, SparseBuffer, UnsupportedError
 from sparsearray.testing import ModelBuffer
+
+from .sparse_files import DATA, PAGES, Storage, data_pages
+
+# An assert that fails in one of these says what it compared, as one in a test does.
+pytest.register_assert_rewrite(
+    *(f"{__package__}.{name}" for name in ("array_files", "boxed_arrays", "shown_arrays"))
+)
 
 PAGE = mmap.PAGESIZE
 
@@ -22,6 +32,7 @@ PRELUDE = """
 import ctypes, errno, mmap, os, signal, sys, threading
 import numpy as np
 from sparsearray import *
+from builtins import open
 P = mmap.PAGESIZE
 
 def failure(call, *arguments):
@@ -147,6 +158,13 @@ def linux_core() -> bool:
         return True
 
 
+@pytest.fixture(scope="session")
+def told_pages(linux_core: bool) -> None:
+    """Skip where all memory counts as touched: there, functions of large arrays would fill it."""
+    if not linux_core:
+        pytest.skip("only Linux tells which pages were touched")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _model_of_this_core(linux_core: bool) -> None:
     ModelBuffer.tells_own_copies = linux_core
@@ -188,6 +206,83 @@ def descriptors() -> Callable[[], int]:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     return count
+
+
+@pytest.fixture(scope="module")
+def _quick_collection() -> Iterator[None]:
+    """Have what is there before the tests take no time in each of many collections."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def unchanged_files(
+    tmp_path: Path, descriptors: Callable[[], int]
+) -> Callable[[], Any]:  # as a context manager
+    """Use it as ``with unchanged_files():``: no file is made or changed, no descriptor stays open."""
+
+    def look() -> dict[str, Any]:
+        return {
+            path.name: (path.read_bytes(), path.stat().st_mode, path.stat().st_mtime_ns)
+            for path in tmp_path.iterdir()
+            if path.is_file()
+        } | {path.name: None for path in tmp_path.iterdir() if not path.is_file()}
+
+    @contextmanager
+    def check() -> Iterator[None]:
+        before, count = look(), descriptors()
+        yield
+        assert look() == before
+        assert descriptors() == count
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def memory_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make a folder where syncing takes no time, if there is such a place."""
+    shared = Path("/dev/shm")  # noqa: S108
+    if not os.access(shared, os.W_OK):
+        yield tmp_path_factory.mktemp("memory")
+        return
+    with TemporaryDirectory(prefix="sparsearray-test-", dir=shared) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def quick_folder(memory_folder: Path) -> Iterator[Path]:
+    """Make a folder of the test's own there."""
+    with TemporaryDirectory(dir=memory_folder) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=["memfd", "shm", "disk"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """Make a file with holes in each kind of place."""
+    folder = Path("/dev/shm") if request.param == "shm" else tmp_path  # noqa: S108 -- shared memory is meant
+    path = folder / f"sparsearray-{uuid.uuid4()}"
+    if request.param == "memfd":
+        if not hasattr(os, "memfd_create"):
+            pytest.skip("this system has no memfd")
+        fd = os.memfd_create("storage")
+        path = Path(f"/proc/self/fd/{fd}")
+    else:
+        if not folder.is_dir():
+            pytest.skip(f"there is no {folder}")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.ftruncate(fd, PAGES * PAGE)
+        for page in DATA:
+            os.pwrite(fd, bytes([page + 1]) * 100, page * PAGE + 50)
+        if data_pages(fd) != set(DATA):
+            pytest.skip("the holes of this file system are not of single pages")
+        yield Storage(path, fd)
+    finally:
+        os.close(fd)
+        if request.param != "memfd":
+            path.unlink(missing_ok=True)
 
 
 class Misbehaving:

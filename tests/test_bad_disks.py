@@ -98,8 +98,8 @@ def test_flush_errors_are_kept(misbehaving):
 
 @pytest.fixture
 def no_space(linux_core):
-    """Tell what a write is refused with on a full disk: why it failed, only Linux's core can ask."""
-    return ("no-space", errno.ENOSPC) if linux_core else ("io-error", errno.EIO)
+    """Tell what a full disk can be called: why something failed, only Linux's core can always ask."""
+    return {"no-space"} if linux_core else {"no-space", "io-error"}
 
 
 def test_full_disk(small_disk, no_space):
@@ -113,7 +113,8 @@ def test_full_disk(small_disk, no_space):
         with pytest.raises(AccessError) as caught:
             buffer.write_at(0, data)
         error = caught.value
-        assert (error.reason, error.errno) == no_space
+        assert error.reason in no_space
+        assert error.errno == (errno.ENOSPC if error.reason == "no-space" else errno.EIO)
         assert error.operation == "write"
         assert error.filename == str(path)
         assert error.offset == error.transferred
@@ -128,10 +129,11 @@ def test_full_disk(small_disk, no_space):
         ):
             with pytest.raises(AccessError) as caught:
                 call()
-            assert (caught.value.reason, caught.value.offset) == (no_space[0], 40 * P)
+            assert caught.value.reason in no_space
+            assert caught.value.offset == 40 * P
         with pytest.raises(AccessError) as caught:
             buffer.commit(0, 64 * P)
-        assert caught.value.reason == no_space[0]
+        assert caught.value.reason in no_space
 
 
 def test_hole_on_a_full_disk(small_disk, no_space):
@@ -146,7 +148,8 @@ def test_hole_on_a_full_disk(small_disk, no_space):
         try:
             assert buffer.read_at(50 * P, 8) == bytes(8)
         except AccessError as error:
-            assert (error.reason, error.operation) == (no_space[0], "read")  # noqa: PT017
+            assert error.reason in no_space  # noqa: PT017
+            assert error.operation == "read"  # noqa: PT017
 
 
 def test_full_disk_whoever_has_the_handlers(small_disk, no_space, run_ok):
@@ -162,7 +165,7 @@ def test_full_disk_whoever_has_the_handlers(small_disk, no_space, run_ok):
             try:
                 call()
             except AccessError as error:
-                assert error.reason == {no_space[0]!r}
+                assert error.reason in {no_space!r}
                 assert error.offset == error.transferred >= 8 * P
             else:
                 raise AssertionError
@@ -189,7 +192,8 @@ def test_room_again(small_disk):
 
 def test_no_huge_page_left(linux_core):
     """A huge page that the pool does not have when it is touched is 'no-memory', not death."""
-    reason = "no-memory" if linux_core else "io-error"  # only Linux's core knows of huge pages
+    # Only Linux's core knows of huge pages.
+    reasons = {"no-memory"} if linux_core else {"no-space", "io-error"}
     pool = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
     if not pool.exists():
         pytest.skip("this kernel has no huge pages of 2 MiB")
@@ -210,7 +214,8 @@ def test_no_huge_page_left(linux_core):
             ):
                 with pytest.raises(AccessError) as caught:
                     call()
-                assert (caught.value.reason, caught.value.operation) == (reason, "write")
+                assert caught.value.reason in reasons
+                assert caught.value.operation == "write"
                 assert caught.value.offset % (2 * MIB) == 0
                 assert caught.value.offset == caught.value.transferred
             assert buffer.regions[0].kind == "raw"

@@ -201,6 +201,7 @@ def test_after_pytest_has_ended(run_python, tmp_path):
         f"""import atexit, mmap, os, sys
 import numpy as np
 from sparsearray import *
+from builtins import open
 P = mmap.PAGESIZE
 {MAP}{CHECK}
 def test_it():

@@ -245,8 +245,9 @@ def test_pinned_pages_cannot_be_changed(name, between_holes):
     before = buffer.regions
     with pytest.raises(BufferError, match=r"[12] live windows? ") as caught:
         CHANGES[name](buffer)
-    assert f"{2 * P:#x} ({2 * P})" in str(caught.value)
-    assert f"{4 * P:#x} ({4 * P})" in str(caught.value) or "1 live" in str(caught.value)
+    start, stop = 2 * P + 5, 3 * P + 100
+    assert f"{start:#x} ({start})" in str(caught.value)
+    assert f"{stop:#x} ({stop})" in str(caught.value) or "1 live" in str(caught.value)
     assert buffer.regions == before
     assert not buffer.closed
     assert buffer.read_at(P, 8 * P) == data[P:]
@@ -260,7 +261,7 @@ def test_close_names_the_windows(between_holes):
     with pytest.raises(BufferError) as caught:
         buffer.close()
     assert "3 live windows" in str(caught.value)
-    assert f"between {P:#x} ({P}) and {8 * P:#x} ({8 * P})" in str(caught.value)
+    assert f"between {P:#x} ({P}) and {7 * P + 11:#x} ({7 * P + 11})" in str(caught.value)
     del windows[1:]
     with pytest.raises(BufferError, match="1 live window is"):
         buffer.close()

@@ -123,6 +123,18 @@ def test_64_tib():
             assert buffer.read_at(offset, 4) == b"end\0"
 
 
+def test_large_ones_leave_room_for_large_ones(run_ok):
+    """What is small and lives on after a large one was closed is not in the way of the next."""
+    run_ok("""
+        kept = []
+        for _ in range(5):
+            with SparseBuffer(60 << 40):
+                pass
+            kept.append(SparseBuffer(P))
+            kept.append(SparseBuffer(1 << 30))
+    """)
+
+
 def test_nothing_is_mapped_at_first(mappings):
     """A new buffer is one hole, which the kernel has as inaccessible."""
     with SparseBuffer(20 * MIB) as buffer:

@@ -17,7 +17,8 @@ __all__ = ["main"]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sparsearray", description="Large, mostly-empty address spaces as numpy memory."
+        prog="sparsearray",
+        description="Large, mostly-empty arrays and address spaces as numpy memory.",
     )
     parser.add_argument(
         "--version", action="version", version=f"%(prog)s {sparsearray.__version__}"

@@ -172,13 +172,13 @@ static void test_regions_join() {
 static void test_files() {
     sa_reservation *r = reserve(16);
     int fd = make_file(4);
-    CHECK(sa_map_file(r, 0, 4 * page, fd, "the file", 0, 0, SA_FILE_READ, &report) == SA_OK);
-    CHECK(sa_map_file(r, 8 * page, 4 * page, fd, "the file", 0, 0, SA_FILE_WRITE, &report) == SA_OK);
-    CHECK(sa_map_file(r, 12 * page, 5 * page, fd, "the file", 0, 0, SA_FILE_READ, &report) ==
+    CHECK(sa_map_file(r, 0, 4 * page, fd, "the file", 0, 0, SA_FILE_READ, 0, &report) == SA_OK);
+    CHECK(sa_map_file(r, 8 * page, 4 * page, fd, "the file", 0, 0, SA_FILE_WRITE, 0, &report) == SA_OK);
+    CHECK(sa_map_file(r, 12 * page, 5 * page, fd, "the file", 0, 0, SA_FILE_READ, 0, &report) ==
           SA_BOUNDS);
-    CHECK(sa_map_file(r, 0, 5 * page, fd, "the file", 0, 0, SA_FILE_READ, &report) == SA_FILE_END);
+    CHECK(sa_map_file(r, 0, 5 * page, fd, "the file", 0, 0, SA_FILE_READ, 0, &report) == SA_FILE_END);
     CHECK(report.count == static_cast<uint64_t>(4 * page) && !strcmp(report.file, "the file"));
-    CHECK(sa_map_file(r, 0, page, -1, "", 0, 0, SA_FILE_READ, &report) == SA_SYSTEM);
+    CHECK(sa_map_file(r, 0, page, -1, "", 0, 0, SA_FILE_READ, 0, &report) == SA_SYSTEM);
     CHECK(sa_map_raw(r, 0, page, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, "", 0, 0, &report) ==
           SA_BAD_FLAG);
     CHECK(!strcmp(report.file, "MAP_FIXED"));
@@ -202,7 +202,7 @@ static void test_pins_and_life() {
     CHECK(sa_pin_range(r, page + 1, 1, -1, &one, &report) == SA_OK && report.writable);
     CHECK(sa_pin_range(r, 3 * page, 2 * page, 0, &two, &report) == SA_OK && !report.writable);
     CHECK(sa_unmap(r, 0, 8 * page, &report) == SA_PINNED && report.count == 2);
-    CHECK(report.start == static_cast<uint64_t>(page) && report.stop == static_cast<uint64_t>(5 * page));
+    CHECK(report.start == static_cast<uint64_t>(page + 1) && report.stop == static_cast<uint64_t>(5 * page));
     CHECK(sa_close(r, &report) == SA_PINNED);
     CHECK(sa_set_writable(r, 3 * page, page, 0, &report) == SA_OK);
     CHECK(sa_set_writable(r, page, page, 0, &report) == SA_PINNED);

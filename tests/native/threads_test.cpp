@@ -51,7 +51,8 @@ static void map_things(unsigned seed) {
         int what = static_cast<int>(next_random(&seed) % 7), code;
         if (what < kFiles)
             code = sa_map_file(r, at, nbytes, files[what], "file", 0, 0,
-                               static_cast<int>(next_random(&seed) % 3) & ~SA_FILE_WRITE, &report);
+                               static_cast<int>(next_random(&seed) % 3) & ~SA_FILE_WRITE,
+                               static_cast<int>(next_random(&seed) % 2), &report);
         else if (what == 3)
             code = sa_alloc(r, at, nbytes, 0, &report);
         else if (what == 4)
@@ -148,7 +149,7 @@ int main() {
     int own[] = {make_file(0), make_file(0)};
     for (int i = 0; i < 2; i++)
         CHECK(sa_map_file(r, (kSlots + i) * nbytes, nbytes, own[i], "own", 0, 0, SA_FILE_WRITE,
-                          &report) == SA_OK);
+                          0, &report) == SA_OK);
     std::vector<std::thread> busy, waiting;
     for (unsigned i = 0; i < 2; i++) {
         busy.emplace_back(map_things, i + 1);

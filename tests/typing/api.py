@@ -14,6 +14,8 @@ def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
     assert_type(buffer.regions, tuple[Region, ...])
     assert_type(buffer.regions[0].file, str | None)
     assert_type(buffer.read_at(0, 8), bytes)
+    assert_type(buffer.extents(), NDArray[np.int64])
+    assert_type(buffer.refresh(), int)
     assert_type(buffer[0:10], NDArray[np.uint8])
     buffer.alloc(0, 4096, reserve=True)
     buffer.map_file(0, 4096, memory, writable=True)

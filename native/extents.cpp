@@ -1,0 +1,177 @@
+#include "extents.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+#include <shared_mutex>
+
+#include "os.h"
+#include "reservation.h"
+
+using namespace sparsearray;
+
+namespace {
+
+// Puts a run behind those there are, to which it may be joined.
+void append(std::vector<Range> *runs, Range run) {
+    if (!runs->empty() && run.start <= runs->back().stop)
+        runs->back().stop = std::max(runs->back().stop, run.stop);
+    else
+        runs->push_back(run);
+}
+
+// Part of a region to look through.
+struct Search {
+    sa_reservation *r;
+    const Region &region;
+    Range part;  // in whole pages of the reservation
+    int method;
+    size_t limit;
+};
+
+// Adds own memory that was touched. `*end` is how far it looked, which is less than asked for only where
+// the limit is reached.
+int find_touched(const Search &search, std::vector<Range> *found, uint64_t *end) {
+    std::vector<Range> runs;
+    const char *at = search.r->base + search.part.start;
+    bool may_look = !search.region.file && search.region.readable();
+    int error = os_find_touched(at, search.part.nbytes(), !may_look, search.method, search.limit, &runs,
+                                end);
+    *end += search.part.start;
+    for (Range run : runs)
+        found->push_back({run.start + search.part.start, run.stop + search.part.start});
+    return error;
+}
+
+// Adds the data of the file behind a window, in whole pages.
+int find_data(const Search &search, std::vector<Range> *found, uint64_t *end) {
+    const Region &region = search.region;
+    uint64_t page = search.r->page_size, from = region.in_file(search.part.start);
+    std::vector<Range> runs;
+    int error = os_find_data(region.file->fd(), region.file->own_position(), from,
+                             region.in_file(search.part.stop), search.limit, &runs, end);
+    // An end in the middle of a page is the end of a run, which may go on.
+    *end = std::min(search.part.stop, search.part.start + (*end - from + page - 1) / page * page);
+    for (Range run : runs) {
+        uint64_t start = (run.start - from) / page * page, stop = run.stop - from;
+        stop = (stop + page - 1) / page * page;
+        append(found, {search.part.start + start,
+                       std::min(search.part.start + stop, search.part.stop)});
+    }
+    return error;
+}
+
+// Adds what is in any of two sorted lists, up to `end`.
+void merge(const std::vector<Range> &a, const std::vector<Range> &b, uint64_t end,
+           std::vector<Range> *ret) {
+    std::vector<Range> both(a.size() + b.size());
+    std::merge(a.begin(), a.end(), b.begin(), b.end(), both.begin(),
+               [](const Range &x, const Range &y) { return x.start < y.start; });
+    for (const Range &run : both)
+        if (run.start < end)
+            append(ret, {run.start, std::min(run.stop, end)});
+}
+
+int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end) {
+    const Region &region = search.region;
+    *end = search.part.stop;
+    if (region.kind == SA_ZERO)
+        return 0;
+    if (region.shared && !region.file) {
+        // Other processes may have written to it, which nobody tells.
+        append(found, search.part);
+        return 0;
+    }
+    std::vector<Range> own, data;
+    uint64_t own_end = *end, data_end = *end;
+    if (!region.shared)
+        if (int error = find_touched(search, &own, &own_end))
+            return error;
+    if (region.file)
+        if (int error = find_data(search, &data, &data_end))
+            return error;
+    *end = std::min(own_end, data_end);
+    merge(own, data, *end, found);
+    return 0;
+}
+
+}  // namespace
+
+namespace sparsearray {
+
+int file_data(const File &file, uint64_t start, uint64_t stop, std::vector<Range> *ret) {
+    uint64_t page = os_page_size(), end;
+    std::vector<Range> runs;
+    if (int error = os_find_data(file.fd(), file.own_position(), start, stop, SIZE_MAX, &runs, &end))
+        return error;
+    for (Range run : runs)
+        append(ret, {run.start / page * page, std::min(stop, (run.stop + page - 1) / page * page)});
+    return 0;
+}
+
+std::vector<Range> largest_gaps(const std::vector<Range> &runs, Range whole, uint64_t most) {
+    std::vector<Range> gaps;
+    uint64_t at = whole.start;
+    for (const Range &run : runs) {
+        if (run.start > at)
+            gaps.push_back({at, run.start});
+        at = std::max(at, run.stop);
+    }
+    if (at < whole.stop)
+        gaps.push_back({at, whole.stop});
+    if (gaps.size() > most) {
+        auto larger = [](const Range &a, const Range &b) { return a.nbytes() > b.nbytes(); };
+        std::nth_element(gaps.begin(), gaps.begin() + static_cast<ptrdiff_t>(most), gaps.end(),
+                         larger);
+        gaps.resize(most);
+        std::sort(gaps.begin(), gaps.end(),
+                  [](const Range &a, const Range &b) { return a.start < b.start; });
+    }
+    return gaps;
+}
+
+}  // namespace sparsearray
+
+int sa_extents(sa_reservation *r, int64_t offset, int64_t nbytes, int method, int64_t *pairs,
+               uint64_t capacity, sa_report *ret) try {
+    std::shared_lock<RwLock> lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    uint64_t first = static_cast<uint64_t>(offset), last = first + static_cast<uint64_t>(nbytes);
+    ret->count = ret->transferred = 0;
+    if (nbytes == 0)
+        return SA_OK;
+    uint64_t page = r->page_size, stop = (last + page - 1) / page * page;
+    std::vector<Range> found;
+    uint64_t at = first / page * page;
+    while (at < stop && found.size() + 2 <= capacity) {
+        const Region *region = r->table.at_or_after(at);
+        if (!region || region->start >= stop) {
+            at = stop;
+            break;
+        }
+        Range part{std::max(at, region->start), std::min(region->stop, stop)};
+        // What the file has lost is no hole.
+        uint64_t wanted = std::min(part.stop, last) - part.start;
+        uint64_t there = region->file ? still_in_file(r, *region, part.start, wanted, false) : wanted;
+        if (there < wanted)
+            return access_error(SA_FILE_TRUNCATED, false, std::max(first, part.start + there), 0,
+                                region->file_name(), ret);
+        size_t limit = (capacity - found.size()) / 2;  // a region is searched in up to two ways
+        if (int error = find_extents({r, *region, part, method, limit}, &found, &at))
+            return system_error(error, region->file_name(), ret);
+    }
+    // Neighbours of two regions are one extent.
+    std::vector<Range> joined;
+    for (const Range &run : found)
+        append(&joined, {std::max(run.start, first), std::min(run.stop, last)});
+    ret->count = joined.size();
+    for (size_t i = 0; i < joined.size(); i++) {
+        pairs[2 * i] = static_cast<int64_t>(joined[i].start);
+        pairs[2 * i + 1] = static_cast<int64_t>(joined[i].stop);
+    }
+    ret->transferred = std::min(at, last) - std::min(first, last);
+    return at < stop ? SA_MORE : SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}

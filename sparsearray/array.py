@@ -1,0 +1,451 @@
+"""`SparseArray`: an array of any size that costs what was written to it."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import prod
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from ._closing import Closing
+from ._layout import allocate, as_maxshape, filling, layout, reserve
+from ._memory import available_memory
+from ._rows import write_rows
+from ._storage import Memory, Storage
+from ._text import size as written
+from .blocks import DEFAULT_NBYTES
+from .buffer import SparseBuffer
+from .errors import AccessError
+from .items import Items
+from .window import as_shape
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["SparseArray", "zeros"]
+
+
+class SparseArray(Items, Closing):
+    """
+    An array that lies in a `SparseBuffer`, in C order, and costs what was written to it.
+
+    It is indexed as a numpy array is: a basic index (integers, slices) gives a *window*, a plain
+    ndarray without a copy, on which all of numpy works. Functions of the whole array skip what
+    holds nothing; those that would fill it are refused. It is no subclass of ndarray.
+
+    `zeros` and `open` make one. Made directly, it shows what is mapped in a buffer already.
+
+    Parameters
+    ----------
+    buffer : SparseBuffer
+        Where the items lie. Every page of the array must be mapped.
+    shape : int or tuple of ints
+        As of any array.
+    dtype : dtype
+        Any without objects.
+    offset : int
+        Of the first item, in bytes from the start of the buffer.
+    order : {'C', 'F'}
+        Fortran order is for files that have it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sparsearray
+    >>> a = sparsearray.zeros((1 << 20, 1 << 17))  # a terabyte
+    >>> a[1000, 2000:2004] = 1, 2, 3, 4
+    >>> np.sum(a), a.max(), np.nonzero(a)[1]
+    (np.float64(10.0), np.float64(4.0), array([2000, 2001, 2002, 2003]))
+    >>> a
+    <SparseArray (1048576, 131072) float64, 4 KiB stored of 1 TiB>
+
+    Notes
+    -----
+    Memory is taken in pages of 4 KiB (on most machines), even where the system would like to use
+    huge ones; those serve where megabytes are written at once. An exact zero that was written takes
+    its page until `trim`.
+    """
+
+    __slots__ = ("__weakref__", "_length", "_maxshape")
+
+    def __init__(
+        self,
+        buffer: SparseBuffer,
+        shape: Any,
+        dtype: DTypeLike = float,
+        *,
+        offset: int = 0,
+        order: Literal["C", "F"] = "C",
+    ) -> None:
+        sizes, found = layout(shape, dtype)
+        buffer.window(offset, sizes, found, order=order)  # says what is wrong
+        self._put(buffer, sizes, found, offset, order, sizes, Memory(), owner=False)
+
+    @classmethod
+    def _of(
+        cls,
+        buffer: SparseBuffer,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        offset: int = 0,
+        order: Literal["C", "F"] = "C",
+        maxshape: tuple[int, ...],
+        storage: Storage,
+    ) -> Self:
+        """Make an array that owns its buffer."""
+        made = cls.__new__(cls)
+        made._put(buffer, shape, dtype, offset, order, maxshape, storage, owner=True)
+        return made
+
+    def _put(
+        self,
+        buffer: SparseBuffer,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        offset: int,
+        order: Literal["C", "F"],
+        maxshape: tuple[int, ...],
+        storage: Storage,
+        *,
+        owner: bool,
+    ) -> None:
+        self._buffer = buffer
+        self._dtype = dtype
+        self._offset = offset
+        self._order = order
+        self._maxshape = maxshape
+        self._length = Lock()  # held while it changes
+        self._storage = storage
+        self._owner = owner
+        self._set_shape(shape)
+
+    # What it is
+
+    @property
+    def nbytes_stored(self) -> int:
+        """Bytes in all `extents`: what the array costs, in memory or on disk."""
+        found = self.extents()
+        return int((found[:, 1] - found[:, 0]).sum())
+
+    @property
+    def maxshape(self) -> tuple[int, ...]:
+        """How large `resize` can make it."""
+        return self._maxshape
+
+    @property
+    def closed(self) -> bool:
+        """Whether the buffer was closed."""
+        return self._buffer.closed
+
+    # numpy
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        window = self._window()
+        wanted = self._dtype if dtype is None else np.dtype(dtype)
+        if wanted == self._dtype and not copy:
+            return window
+        if copy is False:
+            msg = f"an array of {wanted} cannot be made from {self._dtype} without a copy"
+            raise ValueError(msg)
+        nbytes, available = self.size * wanted.itemsize, available_memory()
+        if available is not None and nbytes > available:
+            msg = (
+                f"a dense copy of shape {self._shape} and dtype {wanted} takes {written(nbytes)}; "
+                "a[...] is a window without a copy, a.copy() and a.astype(dtype) keep the holes"
+            )
+            raise MemoryError(msg)
+        return window.astype(wanted)
+
+    def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> SparseArray:
+        """Make an array of zeros with the same layout."""
+        made = zeros(self._shape if shape is None else shape, dtype)
+        if self._order == "F":
+            made._order = "F"
+            made._set_shape(made._shape)
+        return made
+
+    # Changes
+
+    def copy(self) -> SparseArray:
+        """
+        Copy what is stored into an array of its own, in memory.
+
+        Raises
+        ------
+        ClosedError, AccessError, OSError
+            As `extents`.
+        """
+        made = self._like(self._dtype)
+        extents = self.extents()
+        with filling(made._buffer, extents):
+            target = made.buffer[: self.nbytes]
+            for start, stop in extents.tolist():
+                for at in range(start, stop, DEFAULT_NBYTES):
+                    piece = target[at : min(at + DEFAULT_NBYTES, stop)]
+                    self._buffer.read_into(self._offset + at, piece)
+                    self._buffer._forget(self._offset + at, len(piece))
+        return made
+
+    __copy__ = copy
+
+    def __deepcopy__(self, _memo: object) -> SparseArray:
+        return self.copy()
+
+    def resize(self, shape: Any) -> None:
+        """
+        Make it longer or shorter along the first axis. It never moves: live windows stay valid.
+
+        What lies behind the data in its file is cut off.
+
+        Parameters
+        ----------
+        shape : int or tuple of ints
+            The new shape; all axes but the first as they are.
+
+        Raises
+        ------
+        ValueError
+            The shape does not fit, or is larger than `maxshape`; or the array is read-only.
+        BufferError
+            A live window shows what would go. Nothing is changed.
+        OSError
+            The file cannot be made longer. Nothing is changed.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> a = sparsearray.zeros((0, 3), maxshape=(None, 3))
+        >>> a.append([[1, 2, 3], [4, 5, 6]])
+        >>> first = a[0]
+        >>> a.resize((1_000_000_000, 3))
+        >>> first, a.sum()
+        (array([1., 2., 3.]), np.float64(21.0))
+        """
+        with self._length:
+            self._resize(as_shape(shape), None)
+
+    def _resize(self, sizes: tuple[int, ...], rows: NDArray[Any] | SparseArray | None) -> None:
+        """Resize, with `rows` in what is new before it counts. The caller holds the lock."""
+        self._check_writable()
+        if not self._owner:
+            msg = "resize: the array shows part of a buffer that is not its own"
+            raise ValueError(msg)
+        if len(sizes) != self.ndim or not sizes or sizes[1:] != self._shape[1:]:
+            msg = f"resize to {sizes}: only the first axis of shape {self._shape} can change"
+            raise ValueError(msg)
+        if sizes[0] > self._maxshape[0]:
+            msg = f"resize to {sizes}: maxshape is {self._maxshape}; zeros and open take one"
+            raise ValueError(msg)
+        if sizes == self._shape:
+            return
+        fill = None if rows is None else partial(self._write_rows, self._offset + self.nbytes, rows)
+        self._storage.resize(self, sizes, fill)
+        self._set_shape(sizes)
+
+    def _write_rows(self, offset: int, rows: NDArray[Any] | SparseArray) -> None:
+        is_filled = self._is_own_memory() and isinstance(rows, np.ndarray)
+        stop = offset + (rows.size * self.itemsize if is_filled else 0)
+        with filling(self._buffer, np.array([[offset, stop]])):
+            write_rows(self._buffer, offset, self._dtype, rows)
+
+    def append(self, rows: ArrayLike) -> None:
+        """
+        Add rows at the end of the first axis.
+
+        Parameters
+        ----------
+        rows : array_like or SparseArray, shape ``(n, *a.shape[1:])``
+            Converted to the array's dtype. Holes of a SparseArray stay holes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Their shape does not fit, `maxshape` is too small, they cannot be converted, or the
+            array is read-only. Nothing is changed.
+        AccessError
+            The disk is full or fails. Nothing is changed.
+        OSError
+            The file cannot be made longer. Nothing is changed.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> a = sparsearray.zeros((0, 3), maxshape=(None, 3))
+        >>> a.append([[1, 2, 3], [4, 5, 6]])
+        >>> a.shape, a.sum()
+        ((2, 3), np.float64(21.0))
+
+        Notes
+        -----
+        If the process or the system crashes meanwhile, the file has the rows from before, or all.
+        """
+        found = rows if isinstance(rows, SparseArray) else _as_rows(rows, self._dtype)
+        if not self._shape or found.ndim != self.ndim or found.shape[1:] != self._shape[1:]:
+            msg = f"append: rows of shape {found.shape} do not fit an array of {self._shape}"
+            raise ValueError(msg)
+        try:
+            with self._length:
+                self._resize((self._shape[0] + found.shape[0], *self._shape[1:]), found)
+        except AccessError as error:
+            error.strerror, error.transferred = f"append undone: {error.strerror}", 0
+            raise
+
+    # Life
+
+    def save(self, path: str | PathLike[str], *, progress: bool = False) -> None:
+        """Write it as a .npy file with holes: see `sparsearray.save`."""
+        from .files import save
+
+        save(path, self, progress=progress)
+
+    def refresh(self) -> int:
+        """
+        Look again for data in holes of the file that were skipped when it was opened.
+
+        In modes ``'r'`` and ``'c'`` what others write into holes is not seen before that.
+
+        Returns
+        -------
+        int
+            Bytes of new data, in whole pages.
+
+        Raises
+        ------
+        ClosedError, OSError
+            As `SparseBuffer.refresh`.
+        """
+        return self._buffer.refresh()
+
+    def flush(self) -> None:
+        """
+        Write what was changed to the file, and wait for the disk.
+
+        Raises
+        ------
+        OSError
+            The disk says that it failed; `SparseBuffer.flush`.
+        """
+        self._buffer.flush()
+
+    def close(self) -> None:
+        """
+        Give memory and file back. More than once is fine.
+
+        Raises
+        ------
+        BufferError
+            Windows are alive: how many, and where. ``a[...]`` and ``a[0]`` are windows: copy what
+            is to stay (``a[0].copy()``). A notebook's ``Out`` keeps those that it has shown.
+        """
+        if self._owner:
+            self._buffer.close()
+            self._storage.close()
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a SparseArray cannot be pickled: save it, and open the file in the other process"
+        raise TypeError(msg)
+
+    def __repr__(self) -> str:
+        from .array_display import array_repr
+
+        if self.closed:
+            return f"<{type(self).__name__} {self._shape} {self._dtype}, closed>"
+        return array_repr(self, type(self).__name__)
+
+    def _repr_html_(self) -> str:
+        from .array_display import array_html
+
+        return array_html(self)
+
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Draw where the data lies, with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        """
+        from .array_display import plot_array
+
+        return plot_array(self, ax)
+
+
+def zeros(
+    shape: Any,
+    dtype: DTypeLike = float,
+    *,
+    maxshape: Any = None,
+    name: str | None = None,
+) -> SparseArray:
+    """
+    Make an array of zeros in which nothing is stored yet.
+
+    Parameters
+    ----------
+    shape : int or tuple of ints
+        Of any size that fits into the address space: 64 TiB are fine on x86-64.
+    dtype : dtype
+        Any without objects.
+    maxshape : tuple, optional
+        How large `SparseArray.resize` may make it along the first axis; there, None is "as long as
+        there are addresses for": at least a terabyte. By default it cannot grow.
+    name : str, optional
+        A label of the buffer.
+
+    Returns
+    -------
+    SparseArray
+
+    Raises
+    ------
+    ValueError
+        A negative size, one past 8 EiB, or a `maxshape` that does not fit.
+    TypeError
+        The dtype holds objects.
+    MemoryError
+        There are not enough addresses: a process has 128 TiB on most machines.
+
+    Examples
+    --------
+    >>> import sparsearray
+    >>> a = sparsearray.zeros((100_000, 100_000, 100), "u1")
+    >>> a.nbytes, a.nbytes_stored
+    (1000000000000, 0)
+    """
+    sizes, found = layout(shape, dtype)
+    most = as_maxshape(sizes, maxshape, found.itemsize)
+    if maxshape is None:
+        most = sizes
+    buffer = reserve(max(prod(most), prod(sizes)) * found.itemsize, name)
+    made = SparseArray._of(buffer, sizes, found, maxshape=most, storage=Memory())
+    nbytes = made.nbytes
+    if nbytes:
+        page = buffer.page_size
+        allocate(buffer, 0, -(-nbytes // page) * page)
+    return made
+
+
+def _as_rows(rows: ArrayLike, dtype: np.dtype) -> NDArray[Any]:
+    """Make an array of what is to become rows."""
+    if dtype.names is not None and not hasattr(rows, "dtype"):
+        return np.asarray(rows, dtype)  # tuples are records
+    found = np.asarray(rows)
+    if not found.dtype.hasobject:
+        return found
+    made = np.zeros(found.shape, dtype)
+    made[...] = found  # Python code of the objects runs before anything is changed
+    return made

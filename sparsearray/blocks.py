@@ -1,0 +1,280 @@
+"""Blocks: the populated boxes of an array, which all hole-aware work stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice, repeat
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .buffer import SparseBuffer
+
+__all__ = ["DEFAULT_NBYTES", "Blocks", "boxes", "item_ranges", "items_in", "join"]
+
+DEFAULT_NBYTES = 16 << 20
+_LARGE = 256 << 10  # bytes: a piece of a file that is worth a call to fetch it
+_SMALL = 64 << 10  # bytes: an extent that costs less to copy with others than to look at alone
+_AHEAD = 16 << 20  # bytes of files that are read ahead, as far as they lie in many places
+_COPIED = 1 << 20  # bytes of small extents that are copied at once
+Index = tuple[slice, ...]
+
+
+class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
+    """
+    The populated boxes of an array in a buffer: an iterator of (index, ndarray).
+
+    What lies in files is fetched before it is given out, so that a file which was cut short is an
+    error and not the end of the process; and taken out of the process again afterwards.
+
+    Parameters
+    ----------
+    buffer : SparseBuffer
+        Where the array lies.
+    offset : int
+        Of its first item, in bytes.
+    shape, dtype, order
+        Of the array.
+    most : int
+        Items in a box, at most.
+    in_files : bool
+        Whether some of it may lie in files.
+    """
+
+    def __init__(
+        self,
+        buffer: SparseBuffer,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        order: Literal["C", "F"],
+        most: int,
+        *,
+        in_files: bool,
+    ) -> None:
+        self._buffer = buffer
+        self._offset = offset
+        self._shape = shape
+        self._dtype = dtype
+        self._order: Literal["C", "F"] = order
+        self._most = most
+        self._in_files = in_files
+        nbytes = prod(shape) * dtype.itemsize
+        self._extents = buffer.extents(offset, nbytes) - offset
+        self._walk = self._find()
+
+    def __iter__(self) -> Iterator[tuple[Index, NDArray[Any]]]:  # noqa: PYI034 - half the time
+        return self._walk
+
+    def __next__(self) -> tuple[Index, NDArray[Any]]:
+        return next(self._walk)
+
+    def _find(self) -> Iterator[tuple[Index, NDArray[Any]]]:
+        shape, in_c = self._shape, self._order == "C"
+        window = self._buffer.window(self._offset, shape, self._dtype, order=self._order)
+        for ranges in self._prefetched(item_ranges(self._extents, self._dtype.itemsize)):
+            for found in boxes(shape if in_c else shape[::-1], ranges, self._most):
+                index = found if in_c else found[::-1]
+                block = window[index]
+                if block.nbytes < _LARGE:
+                    yield index, block
+                else:
+                    yield from self._fetched(index, block)
+
+    def _prefetched(self, ranges: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Cut ranges of items into parts, and have each part read while the one before is used."""
+        if not self._in_files:
+            yield ranges
+            return
+        places = ranges * self._dtype.itemsize + self._offset
+        sizes = places[:, 1] - places[:, 0]
+        ends = np.cumsum(sizes)
+        cuts = np.flatnonzero(np.diff(ends // _AHEAD)) + 1
+        # Of a long range the system itself reads ahead.
+        places[:, 1] = places[:, 0] + np.minimum(sizes, _AHEAD)
+        ahead = np.split(places, cuts)
+        for i, part in enumerate(np.split(ranges, cuts)):
+            for near in ahead[i : i + 2] if i == 0 else ahead[i + 1 : i + 2]:
+                self._buffer._prefetch(near)
+            yield part
+
+    def _fetched(self, index: Index, block: NDArray[Any]) -> Iterator[tuple[Index, NDArray[Any]]]:
+        place = block.__array_interface__["data"][0] - self._buffer.address
+        self._buffer._fetch(place, block.nbytes)
+        yield index, block
+        self._buffer._forget(place, block.nbytes)
+
+    def chunks(self) -> Iterator[NDArray[Any]]:
+        """
+        Go through the same items without their places: in arrays of any shape, in any order.
+
+        Small extents are copied together: to call numpy for each costs more than its work on it.
+        """
+        extents, itemsize, page = self._extents, self._dtype.itemsize, self._buffer.page_size
+        places = extents + self._offset
+        small = (extents[:, 1] - extents[:, 0] <= _SMALL) & ~(places % page).any(axis=1)
+        if page % itemsize:
+            small[:] = False
+        else:
+            small &= extents[:, 0] % itemsize == 0
+        window = self._buffer.window(self._offset, prod(self._shape), self._dtype)
+        for ranges in self._prefetched(item_ranges(extents[~small], itemsize)):
+            for start, stop in ranges.tolist():
+                for at in range(start, stop, self._most):
+                    block = window[at : min(at + self._most, stop)]
+                    if block.nbytes < _LARGE:
+                        yield block
+                    else:
+                        yield from (piece for _, piece in self._fetched((), block))
+        count = max(min(_COPIED, self._most * itemsize) // page, 1)
+        for ranges in self._prefetched(extents[small] // itemsize):
+            pages = _pages(ranges * itemsize + self._offset, page)
+            for at in range(0, len(pages), count):
+                yield self._buffer.gather(pages[at : at + count], f"V{page}").view(self._dtype)
+
+
+def _pages(ranges: NDArray[np.int64], page: int) -> NDArray[np.int64]:
+    """Cut ranges of whole pages into the places of single ones."""
+    counts = (ranges[:, 1] - ranges[:, 0]) // page
+    ends = np.cumsum(counts)
+    steps = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    places: NDArray[np.int64] = np.repeat(ranges[:, 0], counts) + steps * page
+    return places
+
+
+def join(ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """
+    Join ranges that touch or overlap.
+
+    Parameters
+    ----------
+    ranges : ndarray of int64, shape (n, 2)
+        Start and stop, sorted by start.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> join(np.array([[0, 2], [2, 4], [3, 9], [7, 8], [10, 11]]))
+    array([[ 0,  9],
+           [10, 11]])
+    """
+    if len(ranges) < 2:
+        return ranges
+    reach = np.maximum.accumulate(ranges[:, 1])
+    first = np.concatenate([[True], ranges[1:, 0] > reach[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.stack([ranges[first, 0], reach[last]], axis=1)
+
+
+def item_ranges(extents: NDArray[np.int64], itemsize: int) -> NDArray[np.int64]:
+    """
+    Turn ranges of bytes into ranges of items: of all that lie in them with at least one byte.
+
+    Parameters
+    ----------
+    extents : ndarray of int64, shape (n, 2)
+        Start and stop in bytes from the first item, sorted.
+    itemsize : int
+        In bytes.
+    """
+    ranges = extents // itemsize
+    ranges[:, 1] = -(-extents[:, 1] // itemsize)
+    return join(ranges)
+
+
+def boxes(shape: tuple[int, ...], ranges: NDArray[np.int64], most: int) -> Iterator[Index]:
+    """
+    Cut ranges of items, in C order, into boxes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the array, without axes of length 0.
+    ranges : ndarray of int64, shape (n, 2)
+        Start and stop in items, sorted and disjoint.
+    most : int
+        Items in a box, at most.
+
+    Yields
+    ------
+    tuple of slices
+        One for each axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> for box in boxes((4, 5), np.array([[3, 16]]), 100):
+    ...     print(box)
+    (slice(0, 1, None), slice(3, 5, None))
+    (slice(1, 3, None), slice(0, 5, None))
+    (slice(3, 4, None), slice(0, 1, None))
+    """
+    if not shape:
+        yield from repeat((), len(ranges))
+        return
+    row = shape[-1]
+    rows, starts = np.divmod(ranges[:, 0], row)
+    stops = ranges[:, 1] - rows * row
+    simple = (stops <= row) & (stops - starts <= most)
+    outer = np.unravel_index(rows, shape[:-1]) if len(shape) > 1 else ()
+    sides = [(axis.tolist(), (axis + 1).tolist()) for axis in outer]
+    sides.append((starts.tolist(), stops.tolist()))
+    # The usual case, a few pages somewhere in a long row, takes no step of Python for each.
+    usual = zip(*(map(slice, low, high) for low, high in sides), strict=True)
+    at = 0
+    for other in np.flatnonzero(~simple).tolist():
+        yield from islice(usual, other - at)
+        next(usual)
+        at = other + 1
+        start, stop = ranges[other].tolist()
+        yield from _cut((), shape, start, stop, most)
+    yield from usual
+
+
+def _cut(
+    prefix: Index, shape: tuple[int, ...], start: int, stop: int, most: int
+) -> Iterator[Index]:
+    r"""
+    Cut one range of items into boxes.
+
+    They are what is left of a row, whole rows, and the start of a row::
+
+        . . . # #
+        # # # # #
+        # . . . .
+    """
+    items = prod(shape[1:])
+    first, head = divmod(start, items)
+    last, tail = divmod(stop, items)
+    if len(shape) == 1:
+        for i in range(start, stop, most):
+            yield (*prefix, slice(i, min(i + most, stop)))
+        return
+    if head:
+        end = items if first < last else tail
+        yield from _cut((*prefix, slice(first, first + 1)), shape[1:], head, end, most)
+        if first == last:
+            return
+        first += 1
+    if items <= most:
+        rest = tuple(slice(0, size) for size in shape[1:])
+        step = most // items
+        for i in range(first, last, step):
+            yield (*prefix, slice(i, min(i + step, last)), *rest)
+    else:
+        for i in range(first, last):
+            yield from _cut((*prefix, slice(i, i + 1)), shape[1:], 0, items, most)
+    if tail:
+        yield from _cut((*prefix, slice(last, last + 1)), shape[1:], 0, tail, most)
+
+
+def items_in(max_nbytes: int | None, itemsize: int) -> int:
+    """Find how many items a box may have; ValueError where not even one fits."""
+    limit = DEFAULT_NBYTES if max_nbytes is None else max_nbytes
+    if max_nbytes is not None and limit < max(itemsize, 1):
+        msg = f"max_nbytes must be at least the item size of {itemsize} bytes, not {limit}"
+        raise ValueError(msg)
+    return max(limit // max(itemsize, 1), 1)

@@ -1,0 +1,333 @@
+"""
+Functions that work item by item, on what is populated.
+
+One that turns zeros into zero gives an array with the same holes; any other would fill them, and is
+refused. Like `reductions`, this knows arrays by ``shape``, ``dtype`` and ``blocks()``, and asks
+them for a new one of their kind (``_like``) and for boxes (``_box_reader``, ``_box_writer``).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ._binding import plain_dtype
+from ._refusals import WAY, name_of
+
+__all__ = ["FUNCTIONS", "Layout", "apply", "astype"]
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """What an array offers for this module."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Items along each axis."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of an item."""
+
+    def blocks(self, *, max_nbytes: int | None = None) -> Any:
+        """Populated boxes."""
+
+    def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> Any:
+        """Make an array of zeros of the same kind."""
+
+    def _filling(self, source: Any) -> AbstractContextManager[None]:
+        """Make ready to be written wherever another array of the same shape has something."""
+
+    def _box_reader(self) -> Callable[[Any], np.ndarray]:
+        """Return what gives the items of a box."""
+
+    def _box_writer(self) -> Callable[[Any], np.ndarray]:
+        """Return what gives a box to write into."""
+
+
+_PIECE = 1 << 20  # bytes worked on at once: operands and results stay in the cache
+
+
+def _zeros_of(operand: Any) -> Any:
+    """Return what stands for an operand where its array has a hole."""
+    return np.zeros((), operand.dtype) if isinstance(operand, Layout) else operand
+
+
+def _shape_of(operands: Sequence[Any], name: str) -> tuple[int, ...]:
+    """Find the shape of the result, which all sparse operands must have already."""
+    shape = np.broadcast_shapes(
+        *(
+            operand.shape if isinstance(operand, Layout) else np.shape(operand)
+            for operand in operands
+        )
+    )
+    for operand in operands:
+        if isinstance(operand, Layout) and operand.shape != shape:
+            msg = (
+                f"{name}: a sparse array of shape {operand.shape} would have to be repeated to "
+                f"{shape}; {WAY}"
+            )
+            raise TypeError(msg)
+    return shape
+
+
+def _always(operand: Any) -> Callable[[Any], Any]:
+    return lambda _: operand
+
+
+def _readers(operands: Sequence[Any], shape: tuple[int, ...]) -> list[Callable[[Any], Any]]:
+    """Return, for each operand, what gives its part of a box."""
+    readers: list[Callable[[Any], Any]] = []
+    for operand in operands:
+        if isinstance(operand, Layout):
+            readers.append(operand._box_reader())
+        elif np.ndim(operand) == 0:
+            readers.append(_always(operand))
+        else:
+            readers.append(np.broadcast_to(operand, shape).__getitem__)
+    return readers
+
+
+def _outputs(
+    function: Any, operands: Sequence[Any], name: str, **kwargs: Any
+) -> tuple[np.ndarray, ...]:
+    """Compute what holes give, and refuse what is not zero."""
+    with np.errstate(all="ignore"):
+        found = function(*map(_zeros_of, operands), **kwargs)
+    outputs = found if isinstance(found, tuple) else (found,)
+    for output in outputs:
+        # NaN is true.
+        if np.any(output):
+            which = "would fill the holes"
+            if any(np.ndim(operand) for operand in operands if not isinstance(operand, Layout)):
+                which += ", or has an infinity or NaN beside one"
+            msg = f"{name} {which}, with {np.ravel(output)[0]} for a zero; {WAY}"
+            raise TypeError(msg)
+    return tuple(np.asarray(output) for output in outputs)
+
+
+def _targets(
+    operands: Sequence[Any],
+    outputs: Sequence[np.ndarray],
+    given: Sequence[Any],
+    shape: tuple[int, ...],
+) -> tuple[list[Any], list[Any]]:
+    """Return where results go: the arrays, and for operands among them a copy in between."""
+    first = next(operand for operand in operands if isinstance(operand, Layout))
+    finals, works = [], []
+    for output, out in zip(outputs, given, strict=True):
+        if out is None:
+            made = first._like(output.dtype, shape)
+            finals.append(made)
+            works.append(made)
+            continue
+        if out.shape != shape:
+            msg = f"out has shape {out.shape}, the result {shape}"
+            raise ValueError(msg)
+        # Each box of the one operand is read before it is written; with two, boxes come twice.
+        others = sum(isinstance(operand, Layout) for operand in operands) > 1
+        alone = (
+            isinstance(out, Layout) and any(out is operand for operand in operands) and not others
+        )
+        finals.append(out)
+        works.append(out if alone else first._like(out.dtype, shape))
+    return finals, works
+
+
+@contextmanager
+def _filling(targets: Sequence[Any], source: Any) -> Iterator[None]:
+    """Make the targets ready to be written wherever `source` has something."""
+    with ExitStack() as stack:
+        for target in targets:
+            if isinstance(target, Layout):
+                stack.enter_context(target._filling(source))
+        yield
+
+
+def apply(function: Any, operands: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """
+    Work out a ufunc of sparse arrays, scalars and dense arrays that broadcast.
+
+    Parameters
+    ----------
+    function : ufunc or callable
+        Of as many arrays as there are operands.
+    operands : sequence
+        At least one is sparse.
+    kwargs : dict
+        As of the ufunc; ``where`` is refused.
+
+    Returns
+    -------
+    array or tuple of arrays
+        Of the same kind as the first sparse operand; what ``out`` gave where it did.
+
+    Raises
+    ------
+    TypeError
+        It would fill the holes, or numpy has no such function for these dtypes.
+    ValueError
+        Shapes do not fit.
+    """
+    name = name_of(function)
+    rest = dict(kwargs)
+    given = rest.pop("out", None)
+    if rest.pop("where", True) is not True:
+        msg = f"{name}: where= is not made for a sparse array; {WAY}"
+        raise TypeError(msg)
+    if not any(isinstance(operand, Layout) for operand in operands):
+        msg = f"{name} of dense arrays into a sparse one: out[...] = {name}(...) does that"
+        raise TypeError(msg)
+    operands = [
+        operand
+        if isinstance(operand, Layout | bool | int | float | complex | np.generic)
+        else np.asarray(operand)
+        for operand in operands
+    ]
+    shape = _shape_of(operands, name)
+    outputs = _outputs(function, operands, name, **rest)
+    outs = (None,) * len(outputs) if given is None else given
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    for output, out in zip(outputs, outs, strict=True):
+        casting = rest.get("casting", "same_kind")
+        if out is not None and not np.can_cast(output.dtype, out.dtype, casting):
+            msg = f"{name}: cannot cast the result from {output.dtype} to {out.dtype} ({casting})"
+            raise TypeError(msg)
+    finals, works = _targets(operands, outputs, outs, shape)
+    readers = _readers(operands, shape)
+    writers = [work._box_writer() for work in works]
+    for operand in operands:
+        if not isinstance(operand, Layout):
+            continue
+        with _filling(works, operand):
+            for index, _ in operand.blocks(max_nbytes=max(_PIECE, operand.dtype.itemsize)):
+                targets = tuple(writer(index) for writer in writers)
+                function(*(reader(index) for reader in readers), out=targets, **rest)
+    for final, work in zip(finals, works, strict=True):
+        if final is not work:
+            final[...] = work if isinstance(final, Layout) else np.asarray(work)
+    return finals[0] if len(finals) == 1 else tuple(finals)
+
+
+def _by_block(name: str, function: Callable[[Any], Any], array: Any, out: Any = None) -> Any:
+    """Work out a function of one array that knows no `out`."""
+    (output,) = _outputs(function, [array], name)
+    made = array._like(output.dtype) if out is None else out
+    if made.shape != array.shape:
+        msg = f"out has shape {made.shape}, the result {array.shape}"
+        raise ValueError(msg)
+    if out is not None and out is not array:
+        out[...] = np.zeros((), out.dtype)
+    writer = made._box_writer() if isinstance(made, Layout) else made.__getitem__
+    with _filling([made], array):
+        for index, block in array.blocks(max_nbytes=max(_PIECE, array.dtype.itemsize)):
+            writer(index)[...] = function(block)
+    return made
+
+
+def astype(array: Any, dtype: DTypeLike, *, casting: Any = "unsafe") -> Any:
+    """
+    Convert every item, keeping the holes.
+
+    Raises
+    ------
+    TypeError
+        `casting` does not allow it, zero becomes something else (text, say), or the dtype holds
+        objects.
+    """
+    found = plain_dtype(dtype)
+    made = np.zeros((), array.dtype).astype(found, casting=casting)
+    if made.tobytes().strip(b"\0"):
+        msg = f"astype: a zero of {array.dtype} becomes {made[()]!r} of {found}; {WAY}"
+        raise TypeError(msg)
+    result = array._like(made.dtype)
+    writer = result._box_writer()
+    with _filling([result], array):
+        for index, block in array.blocks():
+            writer(index)[...] = block
+    return result
+
+
+# numpy's functions that are no ufuncs
+
+
+def _round(a: Any, decimals: int = 0, out: Any = None) -> Any:
+    return _by_block("np.round", lambda block: np.round(block, decimals), a, out)
+
+
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+    low, high = kwargs.pop("min", a_min), kwargs.pop("max", a_max)
+    low = None if low is np._NoValue else low
+    high = None if high is np._NoValue else high
+    if any(limit is not None and np.ndim(limit) for limit in (low, high)):
+        msg = f"np.clip: limits must be scalars for a sparse array; {WAY}"
+        raise TypeError(msg)
+    return _by_block("np.clip", lambda block: np.clip(block, low, high, **kwargs), a, out)
+
+
+def _real(val: Any) -> Any:
+    return _by_block("np.real", np.real, val)
+
+
+def _imag(val: Any) -> Any:
+    return _by_block("np.imag", np.imag, val)
+
+
+def _nan_to_num(
+    x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
+) -> Any:
+    def function(block: Any) -> Any:
+        return np.nan_to_num(block, nan=nan, posinf=posinf, neginf=neginf)
+
+    return _by_block("np.nan_to_num", function, x, None if copy else x)
+
+
+def _zeros_like(
+    a: Any,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    **_: Any,
+) -> Any:
+    del order, subok
+    if shape is not None and not isinstance(shape, tuple):
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    return a._like(a.dtype if dtype is None else dtype, shape)
+
+
+def _copy(a: Any, order: str = "K", subok: bool = False) -> Any:
+    del order, subok
+    return a.copy()
+
+
+def _copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -> None:
+    if where is not True:
+        msg = f"np.copyto: where= is not made for a sparse array; {WAY}"
+        raise TypeError(msg)
+    # numpy says what cannot be; a number of Python's takes the dtype of the array.
+    item = src if np.ndim(src) == 0 else np.zeros((), getattr(src, "dtype", np.asarray(src).dtype))
+    np.copyto(np.zeros((), dst.dtype), item, casting=casting)
+    dst[...] = src
+
+
+def _astype(x: Any, dtype: DTypeLike, /, *, copy: bool = True, device: Any = None) -> Any:
+    del device
+    return x if not copy and x.dtype == dtype else astype(x, dtype)
+
+
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.around: _round,
+    np.round: _round,
+    np.clip: _clip,
+    np.real: _real,
+    np.imag: _imag,
+    np.nan_to_num: _nan_to_num,
+    np.zeros_like: _zeros_like,
+    np.empty_like: _zeros_like,
+    np.copy: _copy,
+    np.copyto: _copyto,
+    **({np.astype: _astype} if hasattr(np, "astype") else {}),
+}

@@ -1,0 +1,614 @@
+"""Arrays in files: .npy files whose holes take no room, in memory or on disk."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ._binding import plain_dtype
+from ._descriptor import KeptDescriptor
+from ._layout import as_maxshape, layout, reserve
+from ._progress import progress_bar
+from .array import SparseArray
+from .errors import ClosedError
+from .npy import MAGIC, Header, data_pages, make_header, read_header
+from .window import as_shape
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+    from .buffer import SparseBuffer
+
+__all__ = ["open", "save"]
+
+_MODES = ("r", "r+", "w+", "c")
+_PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
+_PAGE = 4096  # what a hole on disk is made of
+
+FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class NpyFile:
+    """The file that an array lives in: its size and header follow the array's."""
+
+    def __init__(self, fd: int, path: str, mode: str, header: Header | None) -> None:
+        self.file = KeptDescriptor(fd)
+        self.path = path
+        self.mode = mode
+        self.header = header  # None for a raw file
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self.file.close()
+
+    def is_at(self, name: str) -> bool:
+        """Tell whether a path leads to this file."""
+        with suppress(OSError):
+            return os.path.samestat(Path(name).stat(), os.fstat(self.file.fileno()))
+        return False
+
+    def resize(
+        self,
+        array: SparseArray,
+        shape: tuple[int, ...],
+        fill: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Grow the file, fill what is new, and then say so in the header; or the other way round.
+
+        The header is right at every moment at which a crash could come: the file may be too long,
+        but holds all the rows that the header tells of, as they were to be.
+        """
+        if array.closed:
+            msg = f"resize: {self.path!r} is closed"
+            raise ClosedError(msg)
+        if self.header is None or (array.order == "F" and array.ndim > 1):
+            msg = f"{self.path!r}: only a .npy file in C order can change its length"
+            raise ValueError(msg)
+        if self.mode == "c":
+            msg = f"{self.path!r} was opened with mode 'c': its length cannot change"
+            raise ValueError(msg)
+        header = self.header._replace(shape=shape)
+        try:
+            text = make_header(shape, array.order, array.dtype, header.start)
+        except ValueError as error:
+            msg = f"{self.path!r}: {error}"
+            raise ValueError(msg) from None
+        if prod(shape) > array.size:
+            self._grow(array, self.header, header, text, fill)
+        else:
+            self._shrink(array, self.header, header, text)
+        self.header = header
+
+    def _grow(
+        self,
+        array: SparseArray,
+        old: Header,
+        new: Header,
+        text: bytes,
+        fill: Callable[[], None] | None,
+    ) -> None:
+        fd = self.file.fileno()
+        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
+        base, mapped, nbytes = data_pages(old)[0], _mapped(old), _mapped(new)
+        place = _place(old)
+        if size < old.stop:
+            # Somebody else cut it. AccessError, or what was lost would become zeros.
+            array.buffer.read_at(place + old.stop - base - 1, 1)
+        try:
+            if size > old.stop:
+                # What lies behind the data, after a crash for one, would show in the new rows.
+                os.ftruncate(fd, old.stop)
+            os.ftruncate(fd, new.stop)
+            if nbytes > mapped:
+                array.buffer.map_file(
+                    place + mapped, nbytes - mapped, fd, base + mapped, writable=True
+                )
+                array.buffer.advise(place + mapped, nbytes - mapped, "random")
+            if fill is not None:
+                fill()
+            # The length and what was filled are on disk before the header says so: a crash in
+            # between leaves a file that is too long.
+            os.fdatasync(fd)
+            _write_all(fd, text, 0)
+        except BaseException as error:
+            if nbytes > mapped:
+                with suppress(OSError):
+                    array.buffer.unmap(place + mapped, nbytes - mapped)
+            _put_back(fd, before, size, old.stop)
+            _name_file(error, self.path)
+            raise
+
+    def _shrink(self, array: SparseArray, old: Header, new: Header, text: bytes) -> None:
+        fd = self.file.fileno()
+        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
+        base, mapped, nbytes = data_pages(old)[0], _mapped(old), _mapped(new)
+        place = _place(old)
+        array.buffer._check_unpinned(place + new.stop - base, old.stop - new.stop)
+        try:
+            if nbytes < mapped:
+                array.buffer.unmap(place + nbytes, mapped - nbytes)
+            _write_all(fd, text, 0)
+            # A crash before the next step leaves a file that is too long.
+            os.fdatasync(fd)
+            os.ftruncate(fd, new.stop)
+            array.buffer._accept_ends()
+        except BufferError:  # a live window: nothing was done
+            raise
+        except BaseException as error:
+            if os.fstat(fd).st_size == new.stop < size:
+                # An interrupt, when all was done: what was cut off is gone.
+                self.header = new
+                array._set_shape(new.shape)
+                array.buffer._accept_ends()
+                raise
+            _put_back(fd, before, size, old.stop)
+            if nbytes < mapped:
+                array.buffer.map_file(
+                    place + nbytes, mapped - nbytes, fd, base + nbytes, writable=True
+                )
+            _name_file(error, self.path)
+            raise
+
+
+def _mapped(header: Header) -> int:
+    """Tell how many bytes of pages an array in such a file maps."""
+    return data_pages(header)[1] if header.stop > header.start else 0
+
+
+def _place(header: Header) -> int:
+    """
+    Tell where the pages of such a file begin in the buffer.
+
+    There they lie in memory as in the file, seen from a multiple of the usual huge page: what the
+    system has in one piece in its cache can then be mapped in one piece.
+    """
+    return data_pages(header)[0] % (2 << 20)
+
+
+def _put_back(fd: int, header: bytes, size: int, stop: int) -> None:
+    """Undo what became of a file; it is never shorter than its header says."""
+    with suppress(OSError):
+        os.ftruncate(fd, max(size, os.fstat(fd).st_size))
+        _write_all(fd, header, 0)
+        if size > stop:  # and nothing of what was new stays behind the data
+            os.ftruncate(fd, stop)
+        os.ftruncate(fd, size)
+
+
+def open(  # noqa: A001 - as np.memmap and h5py call it
+    path: FilePath,
+    mode: Literal["r", "r+", "w+", "c"] = "r",
+    *,
+    dtype: DTypeLike | None = None,
+    shape: Any = None,
+    maxshape: Any = None,
+) -> SparseArray:
+    """
+    Open a file as an array, without reading it.
+
+    Parameters
+    ----------
+    path : path
+        A .npy file, of ours or any other, in C or Fortran order; or a raw file, if it has no such
+        header and `dtype` is given.
+    mode : {'r', 'r+', 'w+', 'c'}
+        As of `numpy.memmap`: read only (holes take neither memory nor page cache); read and write;
+        make a new file, in place of an old one, which arrays that are open already keep; or copy on
+        write, where nothing reaches the file.
+    dtype, shape
+        Of a new file (float64 by default) or a raw one (all of it by default). Of a .npy file they
+        are checked.
+    maxshape : tuple, optional
+        As of `zeros`: how large it can be made with ``resize`` and ``append``, in modes ``'r+'``
+        and ``'w+'``. Where they change the length, what lies behind the data in the file is cut
+        off.
+
+    Returns
+    -------
+    SparseArray
+
+    Raises
+    ------
+    ValueError
+        The file has no header, a damaged one or one of an unknown version, is cut short, or is of
+        another dtype or shape; an argument makes no sense.
+    TypeError
+        The dtype holds objects.
+    OSError
+        The file cannot be opened or made, or is a directory, a pipe or a device.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import sparsearray
+    >>> path = tempfile.mkdtemp() + "/a.npy"
+    >>> with sparsearray.open(path, "w+", shape=(1 << 20, 1 << 17)) as a:
+    ...     a[1000, 2000] = 1
+    >>> with sparsearray.open(path) as a:
+    ...     a.sum()
+    np.float64(1.0)
+
+    Notes
+    -----
+    Plain ``np.load(path)`` and ``np.load(path, mmap_mode="r")`` read our files. Their data begins
+    at byte 4096, so that it lies in whole pages, and holes in it can be skipped.
+
+    In modes ``'r'`` and ``'c'`` what others write into holes is seen after
+    `SparseArray.refresh`. In ``'r+'`` and ``'w+'`` it is seen at once; there, reading holes
+    through a window fills the page cache with zeros.
+
+    ``cp`` keeps holes; ``tar`` and ``rsync`` do so with ``-S``.
+
+    References
+    ----------
+    numpy.lib.format; lseek(2) on ``SEEK_DATA``
+    """
+    if mode not in _MODES:
+        msg = f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}"
+        raise ValueError(msg)
+    name = os.fsdecode(path)
+    if mode == "w+":
+        _make_file(name, shape, dtype, maxshape)
+        shape = dtype = None  # as in the header
+    with _open_regular(name, "r+b" if mode in ("r+", "w+") else "rb") as file:
+        return _open_file(file.fileno(), name, mode, dtype, shape, maxshape)
+
+
+@contextmanager
+def _open_regular(name: str, how: Literal["rb", "r+b"]) -> Iterator[FileIO]:
+    """Open a regular file, without waiting for the other end of a pipe."""
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    with builtins.open(name, how, buffering=0, opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        yield file
+
+
+def _open_file(
+    fd: int, name: str, mode: str, dtype: DTypeLike | None, shape: Any, maxshape: Any
+) -> SparseArray:
+    nbytes = os.fstat(fd).st_size
+    is_npy = os.pread(fd, len(MAGIC), 0) == MAGIC
+    if not is_npy and dtype is None:
+        start = os.pread(fd, len(MAGIC), 0)
+        msg = f"{name!r} is no .npy file: it begins with {start!r}; a raw file needs dtype="
+        raise ValueError(msg)
+    found = _read(fd, name) if is_npy else _raw_header(name, nbytes, dtype, shape)
+    sizes, plain = _layout(found, name)
+    found = found._replace(shape=sizes, dtype=plain)
+    if is_npy:
+        _check(found, name, dtype, shape)
+    if found.stop > nbytes:
+        msg = (
+            f"{name!r} is cut short: shape {found.shape} of {found.dtype} ends at byte "
+            f"{found.stop}, and the file has {nbytes}"
+        )
+        raise ValueError(msg)
+    most = found.shape
+    if maxshape is not None:
+        most = as_maxshape(found.shape, maxshape, found.dtype.itemsize)
+    base, mapped = data_pages(found)
+    place, largest = _place(found), data_pages(found._replace(shape=most))[1]
+    buffer = reserve(place + largest, Path(name).name)
+    if found.stop > found.start:
+        buffer.map_file(
+            place,
+            mapped,
+            fd,
+            base,
+            writable=mode in ("r+", "w+"),
+            copy_on_write=mode == "c",
+            skip_holes=mode in ("r", "c"),
+        )
+        if mode in ("r+", "w+"):
+            _read_no_holes(buffer, place, mapped)
+    storage = NpyFile(fd, os.path.abspath(name), mode, found if is_npy else None)
+    return SparseArray._of(
+        buffer,
+        found.shape,
+        found.dtype,
+        offset=place + found.start - base,
+        order=found.order,
+        maxshape=most,
+        storage=storage,
+    )
+
+
+def _read_no_holes(buffer: SparseBuffer, offset: int, nbytes: int) -> None:
+    """Where most of a file is holes, have only those pages in the cache that are looked at."""
+    found = buffer.extents(offset, nbytes)
+    if 2 * int((found[:, 1] - found[:, 0]).sum()) < nbytes:
+        buffer.advise(offset, nbytes, "random")
+
+
+def _layout(header: Header, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    try:
+        sizes, found = layout(header.shape, header.dtype)
+    except (TypeError, ValueError) as error:
+        msg = f"{name!r}: {error}"
+        raise type(error)(msg) from None
+    return sizes, found if header.dtype.itemsize else header.dtype  # empty items stay empty
+
+
+def _read(fd: int, name: str) -> Header:
+    try:
+        return read_header(fd)
+    except ValueError as error:
+        msg = f"{name!r}: {error}"
+        raise ValueError(msg) from error
+
+
+def _raw_header(name: str, nbytes: int, dtype: DTypeLike | None, shape: Any) -> Header:
+    """Describe a file without a header."""
+    found = plain_dtype(dtype)
+    if not found.itemsize:
+        msg = f"{name!r}: items of {found} have no bytes"
+        raise ValueError(msg)
+    if shape is None:
+        if nbytes % found.itemsize:
+            msg = f"{name!r} has {nbytes} bytes: not in whole items of {found}"
+            raise ValueError(msg)
+        shape = (nbytes // found.itemsize,)
+    return Header(as_shape(shape), "C", found, 0)
+
+
+def _check(found: Header, name: str, dtype: DTypeLike | None, shape: Any) -> None:
+    if dtype is not None and np.dtype(dtype) != found.dtype != layout((), dtype)[1]:
+        msg = f"{name!r} holds {found.dtype}, not {np.dtype(dtype)}"
+        raise ValueError(msg)
+    if shape is not None and layout(shape, dtype or found.dtype)[0] != found.shape:
+        msg = f"{name!r} has shape {found.shape}, not {shape}"
+        raise ValueError(msg)
+
+
+def _make_file(name: str, shape: Any, dtype: DTypeLike | None, maxshape: Any) -> None:
+    """Make a .npy file of zeros, none of which is stored."""
+    if shape is None:
+        msg = "mode 'w+' needs a shape"
+        raise ValueError(msg)
+    sizes, found = layout(shape, float if dtype is None else dtype)
+    most = as_maxshape(sizes, maxshape, found.itemsize)
+    reserve(prod(most) * found.itemsize).close()  # fails now, not when the old file is gone
+    with _replacing(name, os.R_OK | os.W_OK) as file:
+        _write_start(file.fileno(), sizes, "C", found)
+
+
+def _write_start(fd: int, shape: tuple[int, ...], order: str, dtype: np.dtype) -> int:
+    """Write the header, and make the file as long as it will be. Returns where the data begins."""
+    header = make_header(shape, order, dtype)
+    stop = len(header) + prod(shape) * dtype.itemsize
+    if stop >> 63:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    os.ftruncate(fd, stop)
+    _write_all(fd, header, 0)
+    return len(header)
+
+
+def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
+    """
+    Write an array as a .npy file in which holes, and pages of zeros, take no room.
+
+    Parameters
+    ----------
+    path : path
+        The file; an old one is replaced when all of the new one is on disk, and stays as it is if
+        that fails.
+    array : SparseArray or array_like
+        What to write. One that was opened with mode ``'r'`` or ``'c'`` may be saved over its own
+        file, and keeps showing the old one.
+    progress : bool
+        Show a progress bar (needs tqdm).
+
+    Raises
+    ------
+    ValueError
+        The path is the array's own file, opened with mode ``'r+'`` or ``'w+'``:
+        `SparseArray.flush` writes what was changed.
+    TypeError
+        The dtype holds objects.
+    OSError
+        The disk is full or fails, or the path is a directory or no regular file. Nothing is left
+        behind.
+    AccessError
+        The array's own file became shorter meanwhile.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import sparsearray
+    >>> a = sparsearray.zeros(1 << 30)
+    >>> a[1 << 29] = 1
+    >>> path = tempfile.mkdtemp() + "/a.npy"
+    >>> sparsearray.save(path, a)
+    >>> os.stat(path).st_size >> 30, os.stat(path).st_blocks * 512
+    (8, 8192)
+    >>> np.load(path, mmap_mode="r")[1 << 29]
+    np.float64(1.0)
+    """
+    name = os.fsdecode(path)
+    source = array if isinstance(array, SparseArray) else np.asarray(array)
+    dtype = plain_dtype(source.dtype)
+    if isinstance(source, SparseArray):
+        _refuse_own_file(name, source)
+        order: str = source.order
+    else:
+        order = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
+    with _replacing(name) as file:
+        fd = file.fileno()
+        start = _write_start(fd, source.shape, order, dtype)
+        if isinstance(source, SparseArray):
+            _write_sparse(fd, start, source, progress=progress)
+        else:
+            _write_dense(fd, start, source.T if order == "F" else source, progress=progress)
+
+
+def _refuse_own_file(name: str, array: SparseArray) -> None:
+    """Raise ValueError where what is written to the array later would be lost with the old file."""
+    storage = array._storage
+    if isinstance(storage, NpyFile) and storage.mode in ("r+", "w+") and storage.is_at(name):
+        msg = (
+            f"save: {name!r} is the array's own file, opened with mode {storage.mode!r}; "
+            "flush() writes what was changed"
+        )
+        raise ValueError(msg)
+
+
+def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) -> None:
+    extents = array.extents()
+    memory = all(region.kind == "private" for region in array.buffer.regions)
+    scratch = np.empty(0 if memory else _PIECE, "u1")
+    window = array._bytes() if memory and array.nbytes else scratch
+    total = int((extents[:, 1] - extents[:, 0]).sum())
+    with progress_bar("save", total, shown=progress) as done:
+        for first, last in extents.tolist():
+            for at, stop in _cuts(start + first, start + last):
+                nbytes, place = stop - at, at - start
+                if memory:
+                    piece = window[place : place + nbytes]
+                else:
+                    # Guarded: somebody else may cut the file short.
+                    piece = scratch[:nbytes]
+                    array.buffer.read_into(array.offset + place, piece)
+                    array.buffer._forget(array.offset + place, nbytes)
+                _write_filled(fd, piece, at)
+                done(nbytes)
+
+
+def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Cut part of a file at multiples of a piece, which the system then keeps in one."""
+    while start < stop:
+        end = min(start // _PIECE * _PIECE + _PIECE, stop)
+        yield start, end
+        start = end
+
+
+def _write_dense(fd: int, start: int, array: NDArray[Any], *, progress: bool) -> None:
+    with progress_bar("save", array.nbytes, shown=progress) as done:
+        place = start
+        for piece in _pieces(array):
+            raw = np.ascontiguousarray(piece).reshape(-1).view("u1")
+            for at, stop in _cuts(place, place + len(raw)):
+                _write_filled(fd, raw[at - place : stop - place], at)
+                done(stop - at)
+            place += len(raw)
+
+
+def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut an array into parts that follow each other in C order, and are copied if need be."""
+    if not array.nbytes:
+        return
+    if array.flags.c_contiguous or array.nbytes <= _PIECE:
+        yield array
+        return
+    rows = max(1, _PIECE // max(array[:1].nbytes, 1))
+    for i in range(0, len(array), rows):
+        part = array[i : i + rows]
+        if rows == 1 and part.nbytes > _PIECE:
+            yield from _pieces(part[0])
+        else:
+            yield part
+
+
+def _write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
+    """Write what lies in pages of the file that are not all zeros."""
+    head = min(-at % _PAGE, len(piece))
+    body = (len(piece) - head) // _PAGE * _PAGE
+    for start, stop in ((0, head), (head + body, len(piece))):
+        if start < stop and piece[start:stop].any():
+            _write_all(fd, piece[start:stop].data, at + start)
+    if not body:
+        return
+    filled = piece[head : head + body].reshape(-1, _PAGE)
+    kept = filled.view("u8").any(axis=1) if filled.ctypes.data % 8 == 0 else filled.any(axis=1)
+    if kept.all():
+        _write_all(fd, piece[head : head + body].data, at + head)
+        return
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]]).astype(np.int8)))
+    for first, last in (edges.reshape(-1, 2) * _PAGE + head).tolist():
+        _write_all(fd, piece[first:last].data, at + first)
+
+
+def _write_all(fd: int, data: bytes | memoryview, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(fd, rest, at)
+        rest = rest[done:]
+        at += done
+
+
+@contextmanager
+def _replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
+    """
+    Write a file beside the one of that name, and put it in its place when all of it is on disk.
+
+    If the block raises, nothing is left of it, and the old file is as it was.
+    """
+    target = Path(os.path.realpath(name))
+    mode = None
+    with suppress(FileNotFoundError):
+        old = target.stat()
+        mode = stat.S_IMODE(old.st_mode)
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        if not stat.S_ISREG(old.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        if not os.access(target, access):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+    # As bytes: a name has 255 of them at most, however many a character takes.
+    label = os.fsdecode(os.fsencode(target.name)[:200])
+    beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+
+    def opener(path: str, flags: int) -> int:
+        # Nobody else reads in it meanwhile what the old file keeps from them.
+        return os.open(path, flags, 0o666 if mode is None else 0o600)
+
+    try:
+        with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        _name_file(error, name, str(beside))
+        raise
+    _sync_folder(target.parent)
+
+
+def _name_file(error: BaseException, name: str, beside: str | None = None) -> None:
+    """Have an error of a call that knew only a descriptor, or the file beside, name the file."""
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
+        return
+    if error.filename in (None, beside):
+        error.filename = name
+        if error.filename2 is not None:
+            del error.filename2
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder to write in, but not to look into
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

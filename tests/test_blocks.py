@@ -1,0 +1,137 @@
+"""Blocks: boxes that cover what is populated, and nothing twice."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsearray
+from sparsearray.blocks import boxes, item_ranges, items_in, join
+
+shapes = st.lists(st.integers(1, 6), min_size=0, max_size=4).map(tuple)
+
+
+@given(shapes, st.integers(1, 40), st.data())
+def test_boxes_are_the_ranges(shape: tuple[int, ...], most: int, data: st.DataObject) -> None:
+    """The items in all boxes are those of the ranges, each once, and no box is too large."""
+    size = int(np.prod(shape, dtype=int))
+    edges = data.draw(st.lists(st.integers(0, size), unique=True, max_size=10).map(sorted))
+    ranges = np.array(edges[: len(edges) // 2 * 2], np.int64).reshape(-1, 2)
+    flat = np.zeros(size, int)
+    for start, stop in ranges:
+        flat[start:stop] = 1
+    seen = np.zeros(shape, int)
+    for box in boxes(shape, ranges, most):
+        assert len(box) == len(shape)
+        assert all(0 <= side.start < side.stop and side.step is None for side in box)
+        assert seen[box].size <= most
+        seen[box] += 1
+    assert np.array_equal(seen, flat.reshape(shape))
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=12))
+def test_join(pairs: list[tuple[int, int]]) -> None:
+    """Joined ranges cover the same numbers, and are apart."""
+    ranges = np.array(sorted((a, a + n) for a, n in pairs), np.int64).reshape(-1, 2)
+    joined = join(ranges).tolist()
+    assert {i for a, b in joined for i in range(a, b)} == {
+        i for a, b in ranges.tolist() for i in range(a, b)
+    }
+    assert all(first[1] < second[0] for first, second in pairwise(joined))
+
+
+@given(
+    st.lists(st.integers(0, 4000), unique=True, max_size=10).map(sorted),
+    st.integers(1, 17),
+)
+def test_item_ranges(edges: list[int], itemsize: int) -> None:
+    """Every item that a byte lies in is in a range, and no other."""
+    extents = np.array(edges[: len(edges) // 2 * 2], np.int64).reshape(-1, 2)
+    found = item_ranges(extents, itemsize)
+    items = {byte // itemsize for a, b in extents.tolist() for byte in range(a, b)}
+    assert {i for a, b in found.tolist() for i in range(a, b)} == items
+
+
+def test_items_in() -> None:
+    """A box holds one item at least, or it is an error."""
+    assert items_in(100, 8) == 12
+    assert items_in(None, 8) == (16 << 20) // 8
+    with pytest.raises(ValueError, match="max_nbytes must be at least the item size of 8"):
+        items_in(7, 8)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_blocks_cover_what_was_written(data: st.DataObject) -> None:
+    """What is in no box is zero; boxes are windows, disjoint, and of bounded size."""
+    shape = data.draw(
+        st.lists(st.sampled_from([1, 2, 3, 50, 700]), min_size=1, max_size=3).map(tuple)
+    )
+    dtype = np.dtype(data.draw(st.sampled_from(["u1", "<f8", ">i4", "S3", "c16"])))
+    limit = data.draw(st.sampled_from([None, dtype.itemsize, 100, 5000]))
+    array = sparsearray.zeros(shape, dtype)
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
+        array[place] = 1
+    if limit is not None and limit < dtype.itemsize:
+        limit = None
+    left = np.array(array[...])
+    for index, block in array.blocks(max_nbytes=limit):
+        assert block.base is not None
+        assert limit is None or block.nbytes <= limit
+        assert np.shares_memory(block, array[index])
+        assert block.shape == array[index].shape
+        left[index] = np.zeros((), dtype)
+    assert not left.tobytes().strip(b"\0")
+    seen = np.zeros(shape, int)
+    for index, _ in array.blocks(max_nbytes=limit):
+        seen[index] += 1
+    assert seen.max(initial=0) <= 1
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_blocks_of_nothing() -> None:
+    """Empty arrays and 0-d ones."""
+    assert list(sparsearray.zeros((3, 0)).blocks()) == []
+    scalar = sparsearray.zeros(())
+    assert list(scalar.blocks()) == []
+    scalar[()] = 3
+    ((index, block),) = scalar.blocks()
+    assert (index, block.shape, block[()]) == ((), (), 3)
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_blocks_are_writable() -> None:
+    """They are the array's own memory."""
+    array = sparsearray.zeros((1 << 18, 1 << 18))
+    array[7, 9] = 5
+    for _, block in array.blocks():
+        block[...] *= 2
+    assert array[7, 9] == 10
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_chunks_hold_what_blocks_do(data: st.DataObject) -> None:
+    """The same items, whatever the place in the buffer, and however small the pieces."""
+    dtype = np.dtype(data.draw(st.sampled_from(["u1", "<f8", ">i4", "S3", "c16", "i2,u1"])))
+    offset = data.draw(st.sampled_from([0, 1, 64, 4096]))
+    count = data.draw(st.integers(1, 300_000 // dtype.itemsize))
+    limit = data.draw(st.sampled_from([None, dtype.itemsize, 5000, 100_000]))
+    with sparsearray.SparseBuffer(400_000) as buffer:
+        buffer.alloc(0, buffer.nbytes)
+        for _ in range(data.draw(st.integers(0, 9))):
+            place = data.draw(st.integers(0, 300_000 - 1))
+            buffer.write_at(place, b"\x01" * data.draw(st.integers(1, 100_000)))
+        array = sparsearray.SparseArray(buffer, count, dtype, offset=offset)
+        blocks = np.concatenate(
+            [np.zeros(0, dtype), *(block for _, block in array.blocks(max_nbytes=limit))]
+        )
+        chunks = [np.zeros(0, dtype), *array.blocks(max_nbytes=limit).chunks()]
+        assert all(chunk.dtype == dtype for chunk in chunks)
+        assert limit is None or all(chunk.nbytes <= max(limit, 4096) for chunk in chunks)
+        found = np.concatenate([chunk.reshape(-1) for chunk in chunks])
+        assert sorted(map(repr, found.tolist())) == sorted(map(repr, blocks.tolist()))
+        del array, blocks, chunks, found

@@ -1,0 +1,269 @@
+"""Functions that work item by item, against numpy on the dense array."""
+
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sparsearray
+from sparsearray import SparseArray
+
+SHAPE = (40, 500)
+
+
+def make(
+    dtype: str, seed: int = 0, shape: tuple[int, ...] = SHAPE
+) -> tuple[SparseArray, np.ndarray]:
+    """Make an array with a few patches of numbers in it, and the same as an ndarray."""
+    random = np.random.default_rng(seed)
+    array, dense = sparsearray.zeros(shape, dtype), np.zeros(shape, dtype)
+    for _ in range(4):
+        row, column = random.integers(0, shape[0]), random.integers(0, shape[1] - 60)
+        patch = (random.random(60) * 20 - 10).astype(dtype)
+        array[row, column : column + 60] = patch
+        dense[row, column : column + 60] = patch
+    return array, dense
+
+
+def same(found: Any, expected: np.ndarray) -> None:
+    """Compare a sparse result with a dense one; -0.0 counts as 0.0, since holes are 0.0."""
+    assert isinstance(found, SparseArray)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found[...], expected)
+
+
+KEEP = [
+    np.negative, np.absolute, np.sqrt, np.sin, np.tan, np.sign, np.square, np.expm1, np.floor, np.rint,
+    np.isnan, np.isinf, np.signbit, np.arctan, np.log1p, np.conjugate, np.positive, np.cbrt, np.trunc,
+]  # fmt: skip
+FILL = [np.cos, np.exp, np.log, np.isfinite, np.logical_not, np.reciprocal, np.cosh]
+
+
+@pytest.mark.parametrize("function", KEEP)
+def test_what_keeps_zero(function: np.ufunc) -> None:
+    """Gives an array that is as sparse."""
+    array, dense = make("f8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = function(array)
+        same(found, function(dense))
+    assert found.nbytes_stored <= array.nbytes_stored
+
+
+@pytest.mark.parametrize("function", FILL)
+def test_what_would_fill_is_refused(function: np.ufunc) -> None:
+    """With an error that shows the way."""
+    array, _ = make("f8")
+    stored = array.nbytes_stored
+    with pytest.raises(
+        TypeError, match=rf"np.{function.__name__} would fill the holes.*a\[index\]"
+    ):
+        function(array)
+    assert array.nbytes_stored == stored
+
+
+KEPT: dict[str, Callable[[Any], Any]] = {
+    "a * 2": lambda a: a * 2,
+    "3 * a": lambda a: 3 * a,
+    "a / 4": lambda a: a / 4,
+    "a // 3": lambda a: a // 3,
+    "a % 3": lambda a: a % 3,
+    "a**2": lambda a: a**2,
+    "a != 0": lambda a: a != 0,
+    "a > 1": lambda a: a > 1,
+    "abs(a)": lambda a: abs(a),
+    "a * np.float32(1.5)": lambda a: a * np.float32(1.5),
+    "a * np.arange(500)": lambda a: a * np.arange(500),
+    "np.arange(40)[:, None] * a": lambda a: np.arange(40)[:, None] * a,
+    "np.logical_and(a, True)": lambda a: np.logical_and(a, True),
+    "np.maximum(a, 0)": lambda a: np.maximum(a, 0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "u1", "c8", "?"])
+@pytest.mark.parametrize("operation", KEPT)
+def test_with_scalars_and_dense_arrays(dtype: str, operation: str) -> None:
+    """Values, dtypes and errors are numpy's."""
+    array, dense = make(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            expected = KEPT[operation](dense)
+        except TypeError:
+            with pytest.raises(TypeError):
+                KEPT[operation](array)
+            return
+        same(KEPT[operation](array), expected)
+
+
+REFUSED: dict[str, Callable[[Any], Any]] = {
+    "a + 1": lambda a: a + 1,
+    "a - 0.5": lambda a: a - 0.5,
+    "a == 0": lambda a: a == 0,
+    "a >= 0": lambda a: a >= 0,
+    "a**0": lambda a: a**0,
+    "1 / a": lambda a: 1 / a,
+    "a / 0": lambda a: a / 0,
+    "a * np.nan": lambda a: a * np.nan,
+    "a * np.inf": lambda a: a * np.inf,
+    "a * np.array([np.inf] * 500)": lambda a: a * np.array([np.inf] * 500),
+    "np.maximum(a, 1)": lambda a: np.maximum(a, 1),
+    '~a.astype("i4")': lambda a: ~a.astype("i4"),
+    "a * np.ones((2, *SHAPE))": lambda a: a * np.ones((2, *SHAPE)),
+    "np.add.accumulate(a)": lambda a: np.add.accumulate(a),
+    "np.multiply.outer(a, [1])": lambda a: np.multiply.outer(a, [1]),
+    "np.add(a, 1, where=np.ones(SHAPE, bool))": lambda a: np.add(a, 1, where=np.ones(SHAPE, bool)),
+}
+
+
+@pytest.mark.parametrize("operation", REFUSED)
+def test_refused(operation: str) -> None:
+    """What fills holes, or is not made."""
+    with pytest.raises(TypeError):
+        REFUSED[operation](make("f8")[0])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operator.add,
+        operator.sub,
+        operator.mul,
+        np.maximum,
+        np.hypot,
+        np.arctan2,
+        operator.ne,
+        operator.lt,
+    ],
+)
+def test_two_sparse_arrays(operation: Callable[[Any, Any], Any]) -> None:
+    """The union of what is populated, here and there."""
+    (a, x), (b, y) = make("f8", 1), make("i4", 2)
+    same(operation(a, b), operation(x, y))
+    same(operation(a, a), operation(x, x))
+
+
+def test_in_place() -> None:
+    """Into the array itself, also when it comes twice; windows see it."""
+    (a, x), (b, y) = make("f8", 1), make("f8", 2)
+    window = a[...]
+    a *= 3
+    x *= 3
+    assert np.array_equal(window, x)
+    a += b
+    x += y
+    assert np.array_equal(window, x)
+    a += a
+    x += x
+    assert np.array_equal(window, x)
+    a -= a
+    assert not window.any()
+    with pytest.raises(TypeError):
+        a += 1
+
+
+def test_out() -> None:
+    """Given as an array of ours or as a dense one; what was there goes."""
+    a, x = make("f8", 1)
+    out, _ = make("f8", 5)
+    assert np.multiply(a, 2, out=out) is out
+    same(out, x * 2)
+    dense = np.full(SHAPE, 7.0)
+    assert np.multiply(a, 2, out=dense) is dense
+    assert np.array_equal(dense, x * 2)
+    with pytest.raises(ValueError, match="shape"):
+        np.multiply(a, 2, out=sparsearray.zeros(3))
+    integers = sparsearray.zeros(SHAPE, "i4")
+    with pytest.raises(TypeError, match="cast"):
+        np.multiply(a, 2.5, out=integers)
+
+
+def test_two_results() -> None:
+    """`divmod` and its kin."""
+    a, x = make("i8")
+    for found, expected in zip(divmod(a, 7), divmod(x, 7), strict=True):
+        same(found, expected)
+    b, y = make("f8")
+    for found, expected in zip(np.modf(b), np.modf(y), strict=True):
+        same(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i2", "c16", "?", ">f8"])
+def test_astype(dtype: str) -> None:
+    """Holes are kept."""
+    a, x = make("f8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same(a.astype(dtype), x.astype(dtype))
+    with pytest.raises(TypeError, match="safe"):
+        a.astype("i4", casting="safe")
+    with pytest.raises(TypeError, match="becomes"):
+        a.astype("S4")
+    with pytest.raises(TypeError, match="objects"):
+        a.astype(object)
+
+
+def test_functions_that_are_no_ufuncs() -> None:
+    """round, clip, real, imag, nan_to_num, zeros_like, copy, copyto."""
+    a, x = make("c16")
+    b, y = make("f8")
+    same(np.round(b, 1), np.round(y, 1))
+    same(np.clip(b, -3, 3), np.clip(y, -3, 3))
+    same(np.real(a), np.real(x))
+    same(np.imag(a), np.imag(x))
+    with pytest.raises(TypeError, match="fill"):
+        np.clip(b, 1, 2)
+    b[0, :2] = y[0, :2] = np.nan, np.inf
+    same(np.nan_to_num(b), np.nan_to_num(y))
+    like = np.zeros_like(b, dtype="i4", shape=(3, 4))
+    assert (like.shape, like.dtype, like.any()) == ((3, 4), np.dtype("i4"), False)
+    assert np.zeros_like(b).shape == SHAPE
+    same(np.copy(b), y)
+    np.copyto(like, np.ones((3, 4), "i4"))
+    assert like[...].all()
+    with pytest.raises(TypeError, match="ast"):
+        np.copyto(like, 1.5 * np.ones((3, 4)))
+    np.copyto(like, 7)
+    assert (like[...] == 7).all()
+    for value in (1.5, 1 << 40):
+        with pytest.raises((TypeError, OverflowError)):
+            np.copyto(like, value)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda a: a + 1, r"^np\.add would fill the holes"),
+        (lambda a: np.clip(a, 1, 3), r"^np\.clip would fill the holes"),
+        (
+            lambda a: np.save("a.npy", a),
+            r"^np\.save is not made .* a\.save\(path\) keeps the holes$",
+        ),
+        (lambda a: np.linalg.svd(a), r"^np\.linalg\.svd is not made"),
+        (lambda a: np.transpose(a), r"a\[\.\.\.\]\.T is a window"),
+        (lambda a: np.where(a), r"np\.nonzero\(a\)"),
+    ],
+)
+def test_refusals_show_the_way(call: Any, text: str) -> None:
+    """What was called, and what to do instead."""
+    with pytest.raises(TypeError, match=text):
+        call(sparsearray.zeros((3, 4)))
+
+
+def test_broadcasting_a_sparse_array_is_refused() -> None:
+    """It would be repeated into holes of the other."""
+    with pytest.raises(TypeError, match="repeated"):
+        np.add(sparsearray.zeros((3, 1)), sparsearray.zeros((3, 4)))
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_terabytes() -> None:
+    """Cost what is stored."""
+    a = sparsearray.zeros((1 << 20, 1 << 17))
+    a[5, 7] = 3
+    b = (a * 2 + a) / 3
+    assert b[5, 7] == 3
+    assert b.nbytes_stored == 4096
