@@ -345,7 +345,13 @@ SOMEBODY_ELSES = {
     """,
     "SIGSEGV": "crash = lambda: ctypes.string_at(0)",
     "SIGSEGV in a buffer": "crash = lambda: ctypes.string_at(SparseBuffer(P).address)",
-    "SIGBUS sent": "crash = lambda: os.kill(os.getpid(), signal.SIGBUS)",
+    # In a thread, to that: faulthandler reads the frames of others while they run, and can crash.
+    "SIGBUS sent": """
+        def crash():
+            if threading.current_thread() is threading.main_thread():
+                os.kill(os.getpid(), signal.SIGBUS)
+            signal.pthread_kill(threading.get_ident(), signal.SIGBUS)
+    """,
     "SIGBUS raised": "crash = lambda: signal.raise_signal(signal.SIGBUS)",
     "SIGFPE raised": "crash = lambda: signal.raise_signal(signal.SIGFPE)",
     "SIGABRT": "crash = os.abort",
