@@ -19,6 +19,7 @@ DEFAULT_NBYTES = 16 << 20
 _LARGE = 256 << 10  # bytes: a piece of a file that is worth a call to fetch it
 _SMALL = 64 << 10  # bytes: an extent that costs less to copy with others than to look at alone
 _AHEAD = 16 << 20  # bytes of files that are read ahead, as far as they lie in many places
+_BEGINNING = 2 << 20  # bytes of each of them
 _COPIED = 1 << 20  # bytes of small extents that are copied at once
 Index = tuple[slice, ...]
 
@@ -94,7 +95,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         ends = np.cumsum(sizes)
         cuts = np.flatnonzero(np.diff(ends // _AHEAD)) + 1
         # Of a long range the system itself reads ahead.
-        places[:, 1] = places[:, 0] + np.minimum(sizes, _AHEAD)
+        places[:, 1] = places[:, 0] + np.minimum(sizes, _BEGINNING)
         ahead = np.split(places, cuts)
         for i, part in enumerate(np.split(ranges, cuts)):
             for near in ahead[i : i + 2] if i == 0 else ahead[i + 1 : i + 2]:
