@@ -136,6 +136,8 @@ int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
 int sa_prefetch(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret);
 int sa_fetch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* Before ranges are written through windows: has the disk give room for them, or says what it cannot. */
+int sa_make_room(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret);
 int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret);
 int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret);
 int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,

@@ -8,6 +8,7 @@
 #include <set>
 #include <shared_mutex>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "guard.h"
@@ -182,6 +183,39 @@ void sa_release(sa_reservation **reservation) {
 // ---------------------------------------------------------------------------------- reports
 
 namespace sparsearray {
+
+static bool is_on_full_disk(const Region &region) {
+    struct statvfs disk;
+    return region.file && fstatvfs(region.file->fd(), &disk) == 0 && !disk.f_bavail;
+}
+
+int unknown_reason(const Region &region, bool write) {
+    return write && is_on_full_disk(region) ? SA_NO_SPACE : SA_IO_ERROR;
+}
+
+int reason_of_fault(const Region &region, uint64_t at, bool write) {
+    if (!region.file)
+        return SA_IO_ERROR;
+    uint64_t position = region.in_file(at);
+    if (region.file_size != UINT64_MAX && position >= region.file->size_now())
+        return SA_FILE_TRUNCATED;
+    if (region.huge_page)
+        return SA_NO_MEMORY;
+    char byte;
+    if (pread(region.file->fd(), &byte, 1, static_cast<off_t>(position)) < 0)
+        return errno == ENOMEM ? SA_NO_MEMORY : SA_IO_ERROR;
+    // A write takes space on the disk, and on a tmpfs so does looking at a hole.
+    if (region.shared || !write) {
+        uint64_t page = os_page_size(), start = position / page * page;
+        int error = os_allocate(region.file->fd(), static_cast<int64_t>(start),
+                                std::min(page, region.file->size_now() - start));
+        if (error == ENOSPC || error == EDQUOT || (error == EBADF && is_on_full_disk(region)))
+            return SA_NO_SPACE;
+        if (write && error && error != ENOTSUP)
+            return SA_IO_ERROR;
+    }
+    return 0;
+}
 
 uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
                        bool write) {

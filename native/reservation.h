@@ -90,5 +90,10 @@ void copy_name(const char *name, sa_report *ret);
 // before it moves anything, and a read after.
 uint64_t still_in_file(const sa_reservation *r, const Region &region, uint64_t at, uint64_t n,
                        bool write);
+// Why the byte at `at` cannot be had, asked outside the signal handler; 0 if by now it can.
+int reason_of_fault(const Region &region, uint64_t at, bool write);
+// For a byte that cannot be had again and again, and nothing says why. ext4 has been seen to find room
+// for a page, and none for the larger piece that it wanted.
+int unknown_reason(const Region &region, bool write);
 
 }  // namespace sparsearray

@@ -361,9 +361,31 @@ def reduce_lanes(
     start = None
     if initial is not np._NoValue and initial is not None:
         start = np.asarray(initial).astype(keep)
-    if lanes.single and mask is None:
-        return _reduce_all(ufunc, array, inner, keep, start).reshape(lanes.kept)
-    return _reduce_boxes(ufunc, array, lanes, inner, keep, start, mask)
+
+    def work(array: Any) -> Array:
+        if lanes.single and mask is None:
+            return _reduce_all(ufunc, array, inner, keep, start).reshape(lanes.kept)
+        return _reduce_boxes(ufunc, array, lanes, inner, keep, start, mask)
+
+    if ufunc is not np.multiply or keep.kind not in "fc":
+        return work(array)
+    total = lanes.count if mask is None else mask.total(lanes)
+    holes = covered(array, lanes, mask) < total
+    if not np.any(holes):
+        return work(array)
+    zeros = work(Mapped(array, _signs))
+    if np.all(holes):
+        return zeros
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(holes, zeros, work(array))
+
+
+def _signs(block: Array) -> Array:
+    """Keep of items what decides a product with zero, and cannot overflow on the way there."""
+    size = np.abs(block)
+    plain = np.isfinite(size) & (size > 0)
+    found: Array = np.array(block, np.result_type(block, "f2"))
+    return np.divide(found, size, out=found, where=plain)
 
 
 def _reduce_all(ufunc: Any, array: Any, inner: Any, keep: np.dtype, start: Any) -> Array:

@@ -1,6 +1,6 @@
 """Where an array lies: its shape, and the addresses and memory for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
@@ -41,7 +41,7 @@ def as_maxshape(shape: tuple[int, ...], maxshape: Any, itemsize: int) -> tuple[i
     """Check a maxshape, and put a number where it says None."""
     if maxshape is None:
         return shape
-    most = tuple(maxshape) if not isinstance(maxshape, int) else (maxshape,)
+    most = tuple(maxshape) if isinstance(maxshape, Iterable) else (maxshape,)
     if len(most) != len(shape) or not shape or tuple(most[1:]) != shape[1:]:
         msg = f"maxshape {most} does not fit shape {shape}: only the first axis can grow"
         raise ValueError(msg)

@@ -1,66 +1,105 @@
 """Basic indices: what they are, and what they select."""
 
+from collections.abc import Iterator
+from math import prod
+from operator import index
 from types import EllipsisType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Selection",
     "contiguous_run",
     "has_field",
     "is_basic",
     "is_scalar",
-    "select",
+    "runs_of",
+    "spans_of",
     "with_ellipsis",
-    "within",
 ]
 
+_MANY = 1 << 16  # spans in one array
 
-def select(key: Any, shape: tuple[int, ...]) -> tuple[range, ...]:
+
+class Selection:
     """
-    Turn a basic index, which numpy has accepted, into a range for each axis, all going up.
+    What a basic index, which numpy has accepted, selects of an array.
+
+    Parameters
+    ----------
+    key : index
+        Without names of fields.
+    shape : tuple of int
+        Of the array.
 
     Examples
     --------
-    >>> select((2, ..., slice(None, None, -2)), (5, 6, 7))
+    >>> Selection((2, ..., slice(None, None, -2)), (5, 6, 7)).ranges
     (range(2, 3), range(0, 6), range(0, 8, 2))
     """
-    parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not None]
-    missing = len(shape) - sum(part is not Ellipsis for part in parts)
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
+
+    def __init__(self, key: Any, shape: tuple[int, ...]) -> None:
+        parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not None]
+        missing = len(shape) - sum(part is not Ellipsis for part in parts)
+        at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
         parts[at : at + 1] = [slice(None)] * missing
-    else:
-        parts += [slice(None)] * missing
-    return tuple(_axis(part, size) for part, size in zip(parts, shape, strict=True))
+        found = [
+            range(n)[part] if isinstance(part, slice) else range(n)[index(part)]
+            for part, n in zip(parts, shape, strict=True)
+        ]
+        self._found = [one if isinstance(one, range) else range(one, one + 1) for one in found]
+        self._kept = [isinstance(part, slice) for part in parts]
+        self.ranges = tuple(one if one.step > 0 else one[::-1] for one in self._found)
+        """What is selected of each axis, going up."""
 
+    def within(self, box: tuple[slice, ...]) -> tuple[slice, ...] | None:
+        """
+        Find what of a box is selected, as an index into the box; None where nothing is.
 
-def _axis(part: Any, size: int) -> range:
-    if not isinstance(part, slice):
-        return range(size)[part : part + 1] if part != -1 else range(size - 1, size)
-    found = range(size)[part]
-    return found if found.step > 0 else found[::-1]
+        Examples
+        --------
+        >>> Selection(slice(None, None, 2), (7,)).within((slice(3, 7),))
+        (slice(1, 4, 2),)
+        >>> Selection(slice(3), (7,)).within((slice(3, 7),))
+        """
+        parts = []
+        for wanted, side in zip(self.ranges, box, strict=True):
+            skipped = max(0, -(-(side.start - wanted.start) // wanted.step))
+            first = wanted.start + skipped * wanted.step
+            last = min(wanted.stop, side.stop)
+            if first >= last:
+                return None
+            parts.append(slice(first - side.start, last - side.start, wanted.step))
+        return tuple(parts)
 
+    def numbers(
+        self, box: tuple[slice, ...], part: tuple[slice, ...], order: Literal["C", "F"]
+    ) -> NDArray[np.int64]:
+        """
+        Number the items that `within` found in a box, as they follow each other in the selection.
 
-def within(ranges: tuple[range, ...], box: tuple[slice, ...]) -> tuple[slice, ...] | None:
-    """
-    Find what of a box is selected, as an index into the box; None where nothing is.
-
-    Examples
-    --------
-    >>> within((range(0, 7, 2),), (slice(3, 7),)), within((range(0, 3),), (slice(3, 7),))
-    ((slice(1, 4, 2),), None)
-    """
-    parts = []
-    for wanted, side in zip(ranges, box, strict=True):
-        skipped = max(0, -(-(side.start - wanted.start) // wanted.step))
-        first = wanted.start + skipped * wanted.step
-        last = min(wanted.stop, side.stop)
-        if first >= last:
-            return None
-        parts.append(slice(first - side.start, last - side.start, wanted.step))
-    return tuple(parts)
+        Examples
+        --------
+        >>> rows = Selection((slice(None, None, -1), 1), (3, 4))
+        >>> box = slice(0, 2), slice(0, 4)
+        >>> rows.numbers(box, rows.within(box), "C")
+        array([[2],
+               [1]])
+        """
+        found = np.zeros((1,) * len(box), np.int64)
+        step = 1
+        axes = range(len(box))
+        for k in reversed(axes) if order == "C" else axes:
+            if not self._kept[k]:
+                continue
+            wanted = self._found[k]
+            side = range(box[k].start, box[k].stop)[part[k]]
+            places = (np.arange(side.start, side.stop, side.step) - wanted.start) // wanted.step
+            found = found + (places * step).reshape([-1 if i == k else 1 for i in axes])
+            step *= len(wanted)
+        return found
 
 
 def is_basic(key: Any) -> bool:
@@ -106,3 +145,75 @@ def contiguous_run(view: NDArray[Any]) -> tuple[int, list[tuple[int, int]]]:
     while axes and abs(axes[0][1]) == run:
         run *= axes.pop(0)[0]
     return run, axes[::-1]
+
+
+def _lowest(view: NDArray[Any], place: int) -> int:
+    steps = zip(view.shape, view.strides, strict=True)
+    lowest: int = place + sum(min(0, (n - 1) * step) for n, step in steps)
+    return lowest
+
+
+def runs_of(view: NDArray[Any], place: int) -> Iterator[tuple[int, int]]:
+    """
+    Go through the contiguous runs of a view, each as (place, length) in bytes.
+
+    Parameters
+    ----------
+    view : ndarray
+        With at least one item.
+    place : int
+        Of its first item, in bytes.
+
+    Examples
+    --------
+    >>> list(runs_of(np.zeros((3, 8), "u1")[::-2, 2:5], 100))
+    [(84, 3), (100, 3)]
+    """
+    run, outer = contiguous_run(view)
+    low = _lowest(view, place)
+    for position in np.ndindex(*[n for n, _ in outer]):
+        steps = (i * abs(step) for i, (_, step) in zip(position, outer, strict=True))
+        yield low + sum(steps), run
+
+
+def spans_of(view: NDArray[Any], place: int, gap: int) -> Iterator[NDArray[np.int64]]:
+    """
+    Cover a view with spans between which there are more than `gap` bytes, many at a time.
+
+    Parameters
+    ----------
+    view, place
+        As of `runs_of`.
+    gap : int
+        In bytes.
+
+    Yields
+    ------
+    ndarray of int64, shape (n, 2)
+        Start and stop in bytes.
+
+    Examples
+    --------
+    >>> list(spans_of(np.zeros((3, 8), "u1")[:, ::2], 0, 1))
+    [array([[ 0,  7],
+           [ 8, 15],
+           [16, 23]])]
+    """
+    run, outer = contiguous_run(view)
+    while outer and abs(outer[-1][1]) - run <= gap:
+        n, step = outer.pop()
+        run += (n - 1) * abs(step)
+
+    def walk(low: int, axes: list[tuple[int, int]]) -> Iterator[NDArray[np.int64]]:
+        if len(axes) > 1 and prod(n for n, _ in axes) > _MANY:
+            for i in range(axes[0][0]):
+                yield from walk(low + i * abs(axes[0][1]), axes[1:])
+            return
+        first, rest = (axes[0], axes[1:]) if axes else ((1, 0), [])
+        for i in range(0, first[0], _MANY):
+            places = low + np.arange(i, min(i + _MANY, first[0])) * abs(first[1])
+            for n, step in rest:
+                places = (places[:, np.newaxis] + np.arange(n) * abs(step)).reshape(-1)
+            yield np.stack([places, places + run], axis=1)
+
+    yield from walk(_lowest(view, place), outer)

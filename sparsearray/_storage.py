@@ -26,6 +26,10 @@ class Storage(Protocol):
     def mode(self) -> str | None:
         """How it was opened."""
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the file."""
+
     def resize(
         self,
         array: SparseArray,
@@ -36,7 +40,8 @@ class Storage(Protocol):
         Map or unmap what lies between the array's end and that of `shape`.
 
         `fill` writes to what is new, which reads as zeros, before it counts as part of the array.
-        If it raises, all is as before.
+        If it raises, all is as before. The array is told its shape as the last step, or before the
+        first where it becomes shorter: an interrupt finds the old state, or the new one.
         """
 
     def close(self) -> None:
@@ -48,6 +53,7 @@ class Memory:
 
     path: str | None = None
     mode: str | None = None
+    identity: tuple[int, int] | None = None
 
     def resize(
         self,
@@ -64,16 +70,27 @@ class Memory:
         new = array.offset + prod(shape) * array.itemsize
         if new < old:
             buffer._check_unpinned(new, old - new)
-            self._cut(buffer, old, new)
+            before = array.shape
+            try:
+                array._set_shape(shape)
+                self._cut(buffer, old, new)
+            except BufferError:  # a window came in between
+                array._set_shape(before)
+                raise
+            except BaseException:
+                self._cut(buffer, old, new)
+                raise
             return
         mapped = -(-old // page) * page
-        if new > mapped:
-            allocate(buffer, mapped, -(-new // page) * page - mapped)
         try:
+            if new > mapped:
+                allocate(buffer, mapped, -(-new // page) * page - mapped)
             if fill is not None:
                 fill()
+            array._set_shape(shape)
         except BaseException:
-            self._cut(buffer, new, old)
+            if array.shape != shape:
+                self._cut(buffer, new, old)
             raise
 
     def _cut(self, buffer: SparseBuffer, old: int, new: int) -> None:

@@ -244,7 +244,6 @@ class SparseArray(Items, Closing):
             return
         fill = None if rows is None else partial(self._write_rows, self._offset + self.nbytes, rows)
         self._storage.resize(self, sizes, fill)
-        self._set_shape(sizes)
 
     def _write_rows(self, offset: int, rows: NDArray[Any] | SparseArray) -> None:
         is_filled = self._is_own_memory() and isinstance(rows, np.ndarray)

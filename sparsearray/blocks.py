@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_NBYTES", "Blocks", "boxes", "item_ranges", "items_in", "join"]
 
 DEFAULT_NBYTES = 16 << 20
-_LARGE = 256 << 10  # bytes: a piece of a file that is worth a call to fetch it
+_LARGE = 256 << 10  # bytes: a piece of a file that is worth a call to leave it to the system
 _SMALL = 64 << 10  # bytes: an extent that costs less to copy with others than to look at alone
 _AHEAD = 16 << 20  # bytes of files that are read ahead, as far as they lie in many places
 _BEGINNING = 2 << 20  # bytes of each of them
@@ -79,11 +79,11 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         for ranges in self._prefetched(item_ranges(self._extents, self._dtype.itemsize)):
             for found in boxes(shape if in_c else shape[::-1], ranges, self._most):
                 index = found if in_c else found[::-1]
-                block = window[index]
-                if block.nbytes < _LARGE:
-                    yield index, block
-                else:
+                block = window[index] if index else window
+                if self._in_files:
                     yield from self._fetched(index, block)
+                else:
+                    yield index, block
 
     def _prefetched(self, ranges: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut ranges of items into parts, and have each part read while the one before is used."""
@@ -106,7 +106,8 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         place = block.__array_interface__["data"][0] - self._buffer.address
         self._buffer._fetch(place, block.nbytes)
         yield index, block
-        self._buffer._forget(place, block.nbytes)
+        if block.nbytes >= _LARGE:
+            self._buffer._forget(place, block.nbytes)
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         """
@@ -126,10 +127,10 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
             for start, stop in ranges.tolist():
                 for at in range(start, stop, self._most):
                     block = window[at : min(at + self._most, stop)]
-                    if block.nbytes < _LARGE:
-                        yield block
-                    else:
+                    if self._in_files:
                         yield from (piece for _, piece in self._fetched((), block))
+                    else:
+                        yield block
         count = max(min(_COPIED, self._most * itemsize) // page, 1)
         for ranges in self._prefetched(extents[small] // itemsize):
             pages = _pages(ranges * itemsize + self._offset, page)

@@ -250,12 +250,20 @@ class SparseBuffer(PageMapping, Closing):
 
     def _prefetch(self, ranges: NDArray[np.int64]) -> None:
         """Have the system start to read what lies in files; shape (n, 2), in bytes."""
-        pairs = np.ascontiguousarray(ranges)
+        self._each_range("read", lib.sa_prefetch, ranges)
+
+    def _make_room(self, ranges: NDArray[np.int64]) -> None:
+        """Have the disk give room for ranges that are about to be written; AccessError if not."""
+        self._each_range("write", lib.sa_make_room, ranges)
+
+    def _each_range(self, operation: str, function: Any, ranges: NDArray[np.int64]) -> None:
+        pairs = np.ascontiguousarray(ranges, np.int64)
         cell = ffi.from_buffer("int64_t[]", pairs)
         report = take()
-        code = lib.sa_prefetch(self._reservation, cell, len(pairs), report)
+        code = function(self._reservation, cell, len(pairs), report)
         if code:
-            raise failure(code, report, "read", 0, 0, self._nbytes)
+            start, stop = int(pairs[0, 0]), int(pairs[-1, 1])
+            raise failure(code, report, operation, start, stop - start, self._nbytes)
         put_back(report)
 
     def _fetch(self, offset: int, nbytes: int) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from ._binding import plain_dtype
 from ._refusals import WAY, name_of
+from .window import as_shape
 
 __all__ = ["FUNCTIONS", "Layout", "apply", "astype"]
 
@@ -40,6 +41,9 @@ class Layout(Protocol):
     def _filling(self, source: Any) -> AbstractContextManager[None]:
         """Make ready to be written wherever another array of the same shape has something."""
 
+    def _overlaps(self, other: Any) -> bool:
+        """Tell whether it may hold some of the bytes of another array, in memory or in a file."""
+
     def _box_reader(self) -> Callable[[Any], np.ndarray]:
         """Return what gives the items of a box."""
 
@@ -52,7 +56,8 @@ _PIECE = 1 << 20  # bytes worked on at once: operands and results stay in the ca
 
 def _zeros_of(operand: Any) -> Any:
     """Return what stands for an operand where its array has a hole."""
-    return np.zeros((), operand.dtype) if isinstance(operand, Layout) else operand
+    # With an axis, for some functions give scalars of another dtype for arrays without.
+    return np.zeros((1,), operand.dtype) if isinstance(operand, Layout) else operand
 
 
 def _shape_of(operands: Sequence[Any], name: str) -> tuple[int, ...]:
@@ -103,7 +108,8 @@ def _outputs(
             which = "would fill the holes"
             if any(np.ndim(operand) for operand in operands if not isinstance(operand, Layout)):
                 which += ", or has an infinity or NaN beside one"
-            msg = f"{name} {which}, with {np.ravel(output)[0]} for a zero; {WAY}"
+            filling = np.ravel(output)
+            msg = f"{name} {which}, with {filling[filling != 0][0]} for a zero; {WAY}"
             raise TypeError(msg)
     return tuple(np.asarray(output) for output in outputs)
 
@@ -126,14 +132,31 @@ def _targets(
         if out.shape != shape:
             msg = f"out has shape {out.shape}, the result {shape}"
             raise ValueError(msg)
-        # Each box of the one operand is read before it is written; with two, boxes come twice.
-        others = sum(isinstance(operand, Layout) for operand in operands) > 1
-        alone = (
-            isinstance(out, Layout) and any(out is operand for operand in operands) and not others
-        )
         finals.append(out)
-        works.append(out if alone else first._like(out.dtype, shape))
+        works.append(out if _in_place(out, operands) else first._like(out.dtype, shape))
     return finals, works
+
+
+def _in_place(out: Any, operands: Sequence[Any]) -> bool:
+    """Tell whether each box of the operands can be read just before it is written."""
+    sparse = [operand for operand in operands if isinstance(operand, Layout)]
+    # Of two the boxes come twice.
+    return (
+        len(sparse) == 1
+        and sparse[0] is out
+        and not any(out._overlaps(operand) for operand in operands if operand is not out)
+    )
+
+
+def _check_casting(name: str, output: np.ndarray, out: Any, casting: Any = "same_kind") -> None:
+    if out is not None and not np.can_cast(output.dtype, out.dtype, casting):
+        msg = f"{name}: cannot cast the result from {output.dtype} to {out.dtype} ({casting})"
+        raise TypeError(msg)
+
+
+def _deliver(final: Any, work: Any) -> None:
+    if final is not work:
+        final[...] = work if isinstance(final, Layout) else np.asarray(work)
 
 
 @contextmanager
@@ -191,10 +214,7 @@ def apply(function: Any, operands: Sequence[Any], kwargs: dict[str, Any]) -> Any
     outs = (None,) * len(outputs) if given is None else given
     outs = outs if isinstance(outs, tuple) else (outs,)
     for output, out in zip(outputs, outs, strict=True):
-        casting = rest.get("casting", "same_kind")
-        if out is not None and not np.can_cast(output.dtype, out.dtype, casting):
-            msg = f"{name}: cannot cast the result from {output.dtype} to {out.dtype} ({casting})"
-            raise TypeError(msg)
+        _check_casting(name, output, out, rest.get("casting", "same_kind"))
     finals, works = _targets(operands, outputs, outs, shape)
     readers = _readers(operands, shape)
     writers = [work._box_writer() for work in works]
@@ -206,25 +226,21 @@ def apply(function: Any, operands: Sequence[Any], kwargs: dict[str, Any]) -> Any
                 targets = tuple(writer(index) for writer in writers)
                 function(*(reader(index) for reader in readers), out=targets, **rest)
     for final, work in zip(finals, works, strict=True):
-        if final is not work:
-            final[...] = work if isinstance(final, Layout) else np.asarray(work)
+        _deliver(final, work)
     return finals[0] if len(finals) == 1 else tuple(finals)
 
 
 def _by_block(name: str, function: Callable[[Any], Any], array: Any, out: Any = None) -> Any:
     """Work out a function of one array that knows no `out`."""
     (output,) = _outputs(function, [array], name)
-    made = array._like(output.dtype) if out is None else out
-    if made.shape != array.shape:
-        msg = f"out has shape {made.shape}, the result {array.shape}"
-        raise ValueError(msg)
-    if out is not None and out is not array:
-        out[...] = np.zeros((), out.dtype)
-    writer = made._box_writer() if isinstance(made, Layout) else made.__getitem__
-    with _filling([made], array):
+    _check_casting(name, output, out)
+    (final,), (work,) = _targets([array], [output], [out], array.shape)
+    writer = work._box_writer()
+    with _filling([work], array):
         for index, block in array.blocks(max_nbytes=max(_PIECE, array.dtype.itemsize)):
             writer(index)[...] = function(block)
-    return made
+    _deliver(final, work)
+    return final
 
 
 def astype(array: Any, dtype: DTypeLike, *, casting: Any = "unsafe") -> Any:
@@ -258,6 +274,9 @@ def _round(a: Any, decimals: int = 0, out: Any = None) -> Any:
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, **kwargs: Any) -> Any:
+    if kwargs.pop("where", True) is not True:
+        msg = f"np.clip: where= is not made for a sparse array; {WAY}"
+        raise TypeError(msg)
     low, high = kwargs.pop("min", a_min), kwargs.pop("max", a_max)
     low = None if low is np._NoValue else low
     high = None if high is np._NoValue else high
@@ -293,9 +312,8 @@ def _zeros_like(
     **_: Any,
 ) -> Any:
     del order, subok
-    if shape is not None and not isinstance(shape, tuple):
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return a._like(a.dtype if dtype is None else dtype, shape)
+    sizes = None if shape is None else as_shape(shape)
+    return a._like(a.dtype if dtype is None else dtype, sizes)
 
 
 def _copy(a: Any, order: str = "K", subok: bool = False) -> Any:
@@ -308,9 +326,11 @@ def _copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -
         msg = f"np.copyto: where= is not made for a sparse array; {WAY}"
         raise TypeError(msg)
     # numpy says what cannot be; a number of Python's takes the dtype of the array.
-    item = src if np.ndim(src) == 0 else np.zeros((), getattr(src, "dtype", np.asarray(src).dtype))
+    item = src
+    if isinstance(src, Layout) or np.ndim(src):
+        item = np.zeros((), src.dtype if isinstance(src, Layout) else np.asarray(src).dtype)
     np.copyto(np.zeros((), dst.dtype), item, casting=casting)
-    dst[...] = src
+    dst[...] = src if isinstance(dst, Layout) else np.asarray(src)
 
 
 def _astype(x: Any, dtype: DTypeLike, /, *, copy: bool = True, device: Any = None) -> Any:

@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._binding import plain_dtype
-from ._descriptor import KeptDescriptor
 from ._layout import as_maxshape, layout, reserve
+from ._npy_file import NpyFile, name_file, place_of, write_all
 from ._progress import progress_bar
 from .array import SparseArray
-from .errors import ClosedError
 from .npy import MAGIC, Header, data_pages, make_header, read_header
 from .window import as_shape
 
@@ -37,154 +36,6 @@ _PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
 _PAGE = 4096  # what a hole on disk is made of
 
 FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
-
-class NpyFile:
-    """The file that an array lives in: its size and header follow the array's."""
-
-    def __init__(self, fd: int, path: str, mode: str, header: Header | None) -> None:
-        self.file = KeptDescriptor(fd)
-        self.path = path
-        self.mode = mode
-        self.header = header  # None for a raw file
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        self.file.close()
-
-    def is_at(self, name: str) -> bool:
-        """Tell whether a path leads to this file."""
-        with suppress(OSError):
-            return os.path.samestat(Path(name).stat(), os.fstat(self.file.fileno()))
-        return False
-
-    def resize(
-        self,
-        array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-    ) -> None:
-        """
-        Grow the file, fill what is new, and then say so in the header; or the other way round.
-
-        The header is right at every moment at which a crash could come: the file may be too long,
-        but holds all the rows that the header tells of, as they were to be.
-        """
-        if array.closed:
-            msg = f"resize: {self.path!r} is closed"
-            raise ClosedError(msg)
-        if self.header is None or (array.order == "F" and array.ndim > 1):
-            msg = f"{self.path!r}: only a .npy file in C order can change its length"
-            raise ValueError(msg)
-        if self.mode == "c":
-            msg = f"{self.path!r} was opened with mode 'c': its length cannot change"
-            raise ValueError(msg)
-        header = self.header._replace(shape=shape)
-        try:
-            text = make_header(shape, array.order, array.dtype, header.start)
-        except ValueError as error:
-            msg = f"{self.path!r}: {error}"
-            raise ValueError(msg) from None
-        if prod(shape) > array.size:
-            self._grow(array, self.header, header, text, fill)
-        else:
-            self._shrink(array, self.header, header, text)
-        self.header = header
-
-    def _grow(
-        self,
-        array: SparseArray,
-        old: Header,
-        new: Header,
-        text: bytes,
-        fill: Callable[[], None] | None,
-    ) -> None:
-        fd = self.file.fileno()
-        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
-        base, mapped, nbytes = data_pages(old)[0], _mapped(old), _mapped(new)
-        place = _place(old)
-        if size < old.stop:
-            # Somebody else cut it. AccessError, or what was lost would become zeros.
-            array.buffer.read_at(place + old.stop - base - 1, 1)
-        try:
-            if size > old.stop:
-                # What lies behind the data, after a crash for one, would show in the new rows.
-                os.ftruncate(fd, old.stop)
-            os.ftruncate(fd, new.stop)
-            if nbytes > mapped:
-                array.buffer.map_file(
-                    place + mapped, nbytes - mapped, fd, base + mapped, writable=True
-                )
-                array.buffer.advise(place + mapped, nbytes - mapped, "random")
-            if fill is not None:
-                fill()
-            # The length and what was filled are on disk before the header says so: a crash in
-            # between leaves a file that is too long.
-            os.fdatasync(fd)
-            _write_all(fd, text, 0)
-        except BaseException as error:
-            if nbytes > mapped:
-                with suppress(OSError):
-                    array.buffer.unmap(place + mapped, nbytes - mapped)
-            _put_back(fd, before, size, old.stop)
-            _name_file(error, self.path)
-            raise
-
-    def _shrink(self, array: SparseArray, old: Header, new: Header, text: bytes) -> None:
-        fd = self.file.fileno()
-        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
-        base, mapped, nbytes = data_pages(old)[0], _mapped(old), _mapped(new)
-        place = _place(old)
-        array.buffer._check_unpinned(place + new.stop - base, old.stop - new.stop)
-        try:
-            if nbytes < mapped:
-                array.buffer.unmap(place + nbytes, mapped - nbytes)
-            _write_all(fd, text, 0)
-            # A crash before the next step leaves a file that is too long.
-            os.fdatasync(fd)
-            os.ftruncate(fd, new.stop)
-            array.buffer._accept_ends()
-        except BufferError:  # a live window: nothing was done
-            raise
-        except BaseException as error:
-            if os.fstat(fd).st_size == new.stop < size:
-                # An interrupt, when all was done: what was cut off is gone.
-                self.header = new
-                array._set_shape(new.shape)
-                array.buffer._accept_ends()
-                raise
-            _put_back(fd, before, size, old.stop)
-            if nbytes < mapped:
-                array.buffer.map_file(
-                    place + nbytes, mapped - nbytes, fd, base + nbytes, writable=True
-                )
-            _name_file(error, self.path)
-            raise
-
-
-def _mapped(header: Header) -> int:
-    """Tell how many bytes of pages an array in such a file maps."""
-    return data_pages(header)[1] if header.stop > header.start else 0
-
-
-def _place(header: Header) -> int:
-    """
-    Tell where the pages of such a file begin in the buffer.
-
-    There they lie in memory as in the file, seen from a multiple of the usual huge page: what the
-    system has in one piece in its cache can then be mapped in one piece.
-    """
-    return data_pages(header)[0] % (2 << 20)
-
-
-def _put_back(fd: int, header: bytes, size: int, stop: int) -> None:
-    """Undo what became of a file; it is never shorter than its header says."""
-    with suppress(OSError):
-        os.ftruncate(fd, max(size, os.fstat(fd).st_size))
-        _write_all(fd, header, 0)
-        if size > stop:  # and nothing of what was new stays behind the data
-            os.ftruncate(fd, stop)
-        os.ftruncate(fd, size)
 
 
 def open(  # noqa: A001 - as np.memmap and h5py call it
@@ -303,7 +154,7 @@ def _open_file(
     if maxshape is not None:
         most = as_maxshape(found.shape, maxshape, found.dtype.itemsize)
     base, mapped = data_pages(found)
-    place, largest = _place(found), data_pages(found._replace(shape=most))[1]
+    place, largest = place_of(found), data_pages(found._replace(shape=most))[1]
     buffer = reserve(place + largest, Path(name).name)
     if found.stop > found.start:
         buffer.map_file(
@@ -395,7 +246,7 @@ def _write_start(fd: int, shape: tuple[int, ...], order: str, dtype: np.dtype) -
     if stop >> 63:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     os.ftruncate(fd, stop)
-    _write_all(fd, header, 0)
+    write_all(fd, header, 0)
     return len(header)
 
 
@@ -531,25 +382,17 @@ def _write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
     body = (len(piece) - head) // _PAGE * _PAGE
     for start, stop in ((0, head), (head + body, len(piece))):
         if start < stop and piece[start:stop].any():
-            _write_all(fd, piece[start:stop].data, at + start)
+            write_all(fd, piece[start:stop].data, at + start)
     if not body:
         return
     filled = piece[head : head + body].reshape(-1, _PAGE)
     kept = filled.view("u8").any(axis=1) if filled.ctypes.data % 8 == 0 else filled.any(axis=1)
     if kept.all():
-        _write_all(fd, piece[head : head + body].data, at + head)
+        write_all(fd, piece[head : head + body].data, at + head)
         return
     edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]]).astype(np.int8)))
     for first, last in (edges.reshape(-1, 2) * _PAGE + head).tolist():
-        _write_all(fd, piece[first:last].data, at + first)
-
-
-def _write_all(fd: int, data: bytes | memoryview, at: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        done = os.pwrite(fd, rest, at)
-        rest = rest[done:]
-        at += done
+        write_all(fd, piece[first:last].data, at + first)
 
 
 @contextmanager
@@ -559,11 +402,12 @@ def _replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
 
     If the block raises, nothing is left of it, and the old file is as it was.
     """
+    if name.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))
-    mode = None
+    old = None
     with suppress(FileNotFoundError):
         old = target.stat()
-        mode = stat.S_IMODE(old.st_mode)
         if stat.S_ISDIR(old.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if not stat.S_ISREG(old.st_mode):
@@ -576,31 +420,23 @@ def _replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
 
     def opener(path: str, flags: int) -> int:
         # Nobody else reads in it meanwhile what the old file keeps from them.
-        return os.open(path, flags, 0o666 if mode is None else 0o600)
+        return os.open(path, flags, 0o666 if old is None else 0o600)
 
     try:
         with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
+            if old is not None:
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
             yield file
             os.fsync(file.fileno())
         beside.replace(target)
     except BaseException as error:
         with suppress(OSError):
             beside.unlink()
-        _name_file(error, name, str(beside))
+        name_file(error, name, str(beside))
         raise
     _sync_folder(target.parent)
-
-
-def _name_file(error: BaseException, name: str, beside: str | None = None) -> None:
-    """Have an error of a call that knew only a descriptor, or the file beside, name the file."""
-    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
-        return
-    if error.filename in (None, beside):
-        error.filename = name
-        if error.filename2 is not None:
-            del error.filename2
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,13 +14,14 @@ from ._layout import filling, make_ghost
 from ._progress import progress_bar
 from ._rows import keeps_holes
 from ._selection import (
+    Selection,
     contiguous_run,
     has_field,
     is_basic,
     is_scalar,
-    select,
+    runs_of,
+    spans_of,
     with_ellipsis,
-    within,
 )
 from ._storage import Memory, Storage
 from .blocks import Blocks, item_ranges, items_in
@@ -30,6 +31,7 @@ from .protocol import NumpyFunctions
 __all__ = ["Items"]
 
 _HUGE = 4 << 20  # bytes that may lie in huge pages
+_ROOM = 16 << 20  # bytes that the disk is asked for at once
 _LONG_RUN = 16  # pages of a contiguous run that are cleared as one
 _TRIM_NBYTES = 4 << 20  # looked at in one piece
 
@@ -208,7 +210,7 @@ class Items(NumpyFunctions):
             scalar for a single item; a copy for arrays of integers or booleans.
         """
         if not is_basic(key):
-            return self._window()[_as_arrays(key)]
+            return self._window()[_as_arrays(key, self._shape)]
         view = self._ghost[with_ellipsis(key)]
         if view.ndim or not is_scalar(key):
             return self._window_of(view)
@@ -225,12 +227,14 @@ class Items(NumpyFunctions):
         self._check_writable()
         if not is_basic(key):
             window = self._window()
-            window[_as_arrays(key)] = value[...] if isinstance(value, Items) else value
+            window[_as_arrays(key, self._shape)] = value[...] if isinstance(value, Items) else value
             return
         view = self._ghost[with_ellipsis(key)]
         if view.ndim == 0 and is_scalar(key):
+            value = value._window() if isinstance(value, Items) else value
             # As one item of an array, which takes what a 0-d array does not: (1, 2) for a record.
             item = self._window_of(view[(*(np.newaxis,) * self.ndim, Ellipsis)])
+            self._make_room(item)
             item[(0,) * self.ndim] = value
         elif (
             isinstance(value, Items)
@@ -244,22 +248,87 @@ class Items(NumpyFunctions):
             self._fill(self._window_of(view), value)
 
     def _assign(self, key: Any, view: NDArray[Any], value: Items) -> None:
+        """Put in what another array holds, and then zeros where it has holes."""
+        held = item_ranges(value.extents(), value.itemsize)
         blocks: Any = value.blocks()
-        if np.may_share_memory(view, value._ghost):
+        if self._overlaps(value):
             blocks = [(index, block.copy()) for index, block in blocks]
-        self._clear_selection(key, view)
         window = self._window_of(view)
         for index, block in blocks:
-            self._fill(window[index], block)
+            self._fill(window[(*index, Ellipsis)], block)
+        if has_field(key):
+            for index, block in self.blocks():
+                part = block[key]
+                part[~_in_ranges(self._numbers(index), held)] = np.zeros((), part.dtype)
+        elif view.flags.c_contiguous and value._order == "C":
+            place = self._place(view) if view.nbytes else 0
+            self._clear_gaps(place, view.nbytes, held * view.itemsize + place)
+        else:
+            selection = Selection(key, self._shape)
+            for index, block in self.blocks():
+                chosen = selection.within(index)
+                if chosen is not None:
+                    numbers = selection.numbers(index, chosen, value._order)
+                    block[chosen][~_in_ranges(numbers, held)] = np.zeros((), self._dtype)
+
+    def _clear_gaps(self, place: int, nbytes: int, held: NDArray[np.int64]) -> None:
+        """Clear what is stored in a range of bytes outside of some ranges."""
+        starts = np.concatenate([[place], held[:, 1]])
+        stops = np.concatenate([held[:, 0], [place + nbytes]])
+        stored = self._buffer.extents(place, nbytes)
+        nearest = np.searchsorted(stored[:, 1], starts, "right")
+        found = np.append(stored[:, 0], place + nbytes)[nearest] < stops
+        for start, stop in np.stack([starts, stops], axis=1)[found].tolist():
+            self._buffer._clear(start, stop - start)
+
+    def _numbers(self, index: tuple[slice, ...]) -> NDArray[np.int64]:
+        """Number the items of a box, in C order of the whole."""
+        everything = Selection(Ellipsis, self._shape)
+        inside = tuple(slice(0, side.stop - side.start) for side in index)
+        return everything.numbers(index, inside, "C")
+
+    def _overlaps(self, other: Any) -> bool:
+        """Tell whether it may hold some of the bytes of another array, in memory or in a file."""
+        if not isinstance(other, Items):
+            return isinstance(other, np.ndarray) and np.may_share_memory(self._ghost, other)
+        if self._is_own_memory() or other._is_own_memory():
+            return np.may_share_memory(self._ghost, other._ghost)
+        files = self._storage.identity, other._storage.identity
+        return None in files or files[0] == files[1]
 
     def _fill(self, window: NDArray[Any], value: Any) -> None:
         """Write into a window of this array."""
-        if window.nbytes < _HUGE or not window.flags.c_contiguous or not self._is_own_memory():
+        if not self._is_own_memory():
+            self._fill_file(window, value)
+        elif window.nbytes < _HUGE or not window.flags.c_contiguous:
+            window[...] = value
+        else:
+            place = self._place(window)
+            with filling(self._buffer, np.array([[place, place + window.nbytes]])):
+                window[...] = value
+
+    def _fill_file(self, window: NDArray[Any], value: Any) -> None:
+        """Write, as far as there is room for it: a full disk is an exception."""
+        if window.nbytes <= _ROOM or not window.ndim:
+            self._make_room(window)
             window[...] = value
             return
-        place = self._place(window)
-        with filling(self._buffer, np.array([[place, place + window.nbytes]])):
-            window[...] = value
+        source = value if isinstance(value, np.ndarray) else np.array(value, window.dtype)
+        while source.ndim > window.ndim and source.shape[0] == 1:
+            source = source[0]
+        if np.may_share_memory(window, source):
+            source = source.copy()
+        source = np.broadcast_to(source, window.shape)
+        step = max(_ROOM * len(window) // window.nbytes, 1)
+        for i in range(0, len(window), step):
+            part = slice(i, i + step) if step > 1 or window.ndim == 1 else i
+            self._fill_file(window[part], source[part])
+
+    def _make_room(self, window: NDArray[Any]) -> None:
+        if window.nbytes and not self._is_own_memory():
+            page = self._buffer.page_size
+            for spans in spans_of(window, self._place(window), page):
+                self._buffer._make_room(spans)
 
     def _check_writable(self) -> None:
         if self.mode == "r":
@@ -279,7 +348,7 @@ class Items(NumpyFunctions):
         return (self[i] for i in range(self._shape[0]))
 
     def __contains__(self, item: object) -> bool:
-        if any((block == item).any() for _, block in self.blocks()):
+        if any(np.any(block == item) for _, block in self.blocks()):
             return True
         holes = sum(block.size for _, block in self.blocks()) < self.size
         return holes and bool(np.zeros((), self._dtype) == item)
@@ -313,11 +382,29 @@ class Items(NumpyFunctions):
     def _box_writer(self) -> Callable[[Any], NDArray[Any]]:
         """Return what gives a writable view of a box."""
         self._check_writable()
-        return self._window().__getitem__
+        window = self._window()
+
+        def write(index: Any) -> NDArray[Any]:
+            block = window[(*index, Ellipsis)]
+            self._make_room(block)
+            return block
+
+        return write
 
     def _box_reader(self) -> Callable[[Any], NDArray[Any]]:
         """Return what gives the items of a box."""
-        return self._window().__getitem__
+        window = self._window()
+        if self._is_own_memory():
+            return lambda index: window[(*index, Ellipsis)]
+
+        def read(index: Any) -> NDArray[Any]:
+            block = window[(*index, Ellipsis)]
+            if block.nbytes:
+                for place, nbytes in runs_of(block, self._place(block)):
+                    self._buffer._fetch(place, nbytes)
+            return block
+
+        return read
 
     def _filling(self, source: Any) -> AbstractContextManager[None]:
         """Make ready to be written wherever another array of the same shape has something."""
@@ -365,35 +452,31 @@ class Items(NumpyFunctions):
         self._clear_selection(index, self._ghost[with_ellipsis(index)])
 
     def _clear_selection(self, key: Any, view: NDArray[Any]) -> None:
-        """Set what a basic index selects to zero, and free pages."""
+        """Set what a basic index selects to zero, and give back the pages that lie in it whole."""
         if not view.nbytes:
             return
         if has_field(key):
-            self._clear_fields(key)
+            for _, block in self.blocks():
+                block[key] = np.zeros((), block[key].dtype)
             return
         run, outer = contiguous_run(view)
-        page = self._buffer.page_size
-        count = view.nbytes // run
-        if count > 1 and run < _LONG_RUN * page:
-            self._clear_selected(select(key, self._shape))
+        if not outer or run >= _LONG_RUN * self._buffer.page_size:
+            self._clear_runs(view)
             return
-        place = self._place(view)
-        low = sum(min(0, (n - 1) * step) for n, step in zip(view.shape, view.strides, strict=True))
-        for position in np.ndindex(*[n for n, _ in outer]):
-            steps = (i * abs(step) for i, (_, step) in zip(position, outer, strict=True))
-            self._buffer._clear(place + low + sum(steps), run)
-
-    def _clear_fields(self, key: Any) -> None:
-        for _, block in self.blocks():
-            block[key] = np.zeros((), block[key].dtype)
-
-    def _clear_selected(self, ranges: tuple[range, ...]) -> None:
-        """Set items to zero where they are stored; then give back pages that hold zeros only."""
+        selection = Selection(key, self._shape)
         for index, block in self.blocks():
-            part = within(ranges, index)
-            if part is not None:
-                block[part] = np.zeros((), self._dtype)
-        self.trim()
+            part = selection.within(index)
+            if part is None:
+                continue
+            chosen = block[part]
+            if contiguous_run(chosen)[0] < self._buffer.page_size:
+                chosen[...] = np.zeros((), self._dtype)
+            else:
+                self._clear_runs(chosen)
+
+    def _clear_runs(self, view: NDArray[Any]) -> None:
+        for place, nbytes in runs_of(view, self._place(view)):
+            self._buffer._clear(place, nbytes)
 
     def trim(self, *, progress: bool = False) -> int:
         """
@@ -446,20 +529,52 @@ class Items(NumpyFunctions):
         return freed
 
 
-def _as_arrays(key: Any) -> Any:
+def _as_arrays(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """Replace SparseArrays in an index by what numpy takes."""
-    if isinstance(key, tuple):
-        parts: list[Any] = []
-        for part in key:
-            found = _as_arrays(part)
-            if isinstance(found, tuple) and isinstance(part, Items):
-                parts += found
-            else:
-                parts.append(found)
-        return tuple(parts)
-    if isinstance(key, Items):
-        return key.nonzero() if key.dtype == bool and key.ndim else key[...]
-    return key
+    keys = key if isinstance(key, tuple) else (key,)
+    parts: list[Any] = []
+    for i, part in enumerate(keys):
+        if not isinstance(part, Items):
+            parts.append(part)
+        elif part.dtype == bool and part.ndim:
+            before, after = sum(map(_axes_of, keys[:i])), sum(map(_axes_of, keys[i:]))
+            has_ellipsis = any(one is Ellipsis for one in keys[:i])
+            _check_mask(part.shape, shape[len(shape) - after if has_ellipsis else before :])
+            parts += part.nonzero()
+        else:
+            parts.append(part[...])
+    return tuple(parts)
+
+
+def _axes_of(part: Any) -> int:
+    """Count the axes that a part of an index takes."""
+    if part is None or part is Ellipsis or isinstance(part, bool | np.bool_):
+        return 0
+    found = part if isinstance(part, Items | np.ndarray) else None
+    if isinstance(part, list):
+        found = np.asarray(part)
+    return found.ndim if found is not None and found.dtype == bool else 1
+
+
+def _check_mask(mask: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    """Raise IndexError for a mask that does not fit the axes from which on it stands."""
+    if len(mask) > len(sizes):
+        msg = f"too many indices: a boolean index has {len(mask)} axes, and {len(sizes)} are left"
+        raise IndexError(msg)
+    for axis, (found, size) in enumerate(zip(mask, sizes, strict=False)):
+        if found != size:
+            msg = (
+                f"boolean index did not match indexed array along axis {axis}; size of axis is "
+                f"{size} but size of corresponding boolean axis is {found}"
+            )
+            raise IndexError(msg)
+
+
+def _in_ranges(numbers: NDArray[np.int64], ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which numbers lie in sorted, disjoint ranges."""
+    found = np.searchsorted(ranges[:, 0], numbers, "right")
+    inside: NDArray[np.bool_] = numbers < np.append(0, ranges[:, 1])[found]
+    return inside
 
 
 def _is_zero(value: Any, dtype: np.dtype) -> bool:

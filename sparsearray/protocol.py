@@ -58,9 +58,20 @@ class NumpyFunctions(NDArrayOperatorsMixin):
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         raise AttributeError(msg, name=name, obj=self)
 
+    def __eq__(self, other: object) -> Any:
+        if _can_compare(self, other):
+            return super().__eq__(other)
+        return np.zeros_like(self, dtype=bool)
+
+    def __ne__(self, other: object) -> Any:
+        if _can_compare(self, other):
+            return super().__ne__(other)
+        msg = f"np.not_equal would fill the holes, with True for a zero; {WAY}"
+        raise TypeError(msg)
+
     def __pow__(self, other: Any) -> Any:
         # numpy's arrays square themselves here, which matters for the dtype of booleans.
-        if isinstance(other, int | float | np.number) and other == 2:
+        if type(other) is int and other == 2:
             return np.square(self)
         return super().__pow__(other)
 
@@ -166,3 +177,15 @@ def _first_out(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take `out` out of the tuple that ufuncs put it into."""
     out = kwargs.get("out")
     return {**kwargs, "out": out[0]} if isinstance(out, tuple) and len(out) == 1 else kwargs
+
+
+def _can_compare(array: Any, other: Any) -> bool:
+    """Tell whether numpy can compare the items; those of another kind are never equal."""
+    item = np.zeros((1,), other.dtype) if hasattr(other, "dtype") else other
+    try:
+        np.equal(np.zeros((1,), array.dtype), item)
+    except TypeError:
+        return False
+    except ValueError:  # a list of another length, say: of which more is said later
+        return True
+    return True

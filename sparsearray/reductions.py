@@ -177,13 +177,14 @@ _INTO_SPARSE = frozenset({np.add, np.bitwise_or, np.bitwise_xor, np.logical_or})
 
 def _reduce_into(ufunc: Any, a: Any, lanes: Lanes, out: Any, keepdims: bool) -> Any:
     """Reduce into a sparse array, which stays empty where nothing is."""
-    out[...] = 0  # a plain zero is how arrays with holes are told to empty themselves
     place = lanes.place if keepdims else lanes.place_dropped
     dtype = None if ufunc is np.logical_or else out.dtype.newbyteorder("=")
+    made = np.zeros_like(out)  # what is read can be what is written
     for index, block in a.blocks():
         part = ufunc.reduce(block, lanes.axes, dtype, None, keepdims)
         key = place(index)
-        out[key] = ufunc(out[key], part)
+        made[key] = ufunc(made[key], part)
+    out[...] = made
     return out
 
 

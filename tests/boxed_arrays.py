@@ -25,7 +25,11 @@ class Boxes:
                 yield part, self.dense[part]
 
     def __setitem__(self, key, value):
-        self.dense[key] = value
+        self.dense[key] = value.dense if isinstance(value, Boxes) else value
+
+    def __array_function__(self, function, types, args, kwargs):
+        assert (function, types, kwargs) == (np.zeros_like, (Boxes,), {})
+        return Boxes(np.zeros_like(self.dense), self.indices)
 
     def __getitem__(self, key):
         return self.dense[key]

@@ -427,3 +427,85 @@ def test_what_an_array_has_not() -> None:
     np.testing.assert_array_equal(array.clip(-1, 2)[...], array[...].clip(-1, 2))
     assert array.real.sum() == 2.25
     assert array.imag.sum() == 0
+
+
+def test_sparse_masks_have_to_fit() -> None:
+    """As dense ones."""
+    array, dense = sparsearray.zeros((10, 20, 5)), np.zeros((10, 20, 5))
+    for shape in (
+        (10,),
+        (20,),
+        (10, 20),
+        (20, 5),
+        (5,),
+        (11,),
+        (10, 21),
+        (10, 20, 5),
+        (3, 3, 3, 3),
+    ):
+        mask, plain = sparsearray.zeros(shape, bool), np.zeros(shape, bool)
+        mask[(2,) * len(shape)] = plain[(2,) * len(shape)] = True
+        for before in ((), (slice(3),), (Ellipsis,), (None,), (0, slice(2))):
+            try:
+                expected = dense[(*before, plain)].shape
+            except IndexError:
+                with pytest.raises(IndexError):
+                    array[(*before, mask)]
+                with pytest.raises(IndexError):
+                    array[(*before, mask)] = 9
+            else:
+                assert array[(*before, mask)].shape == expected
+    assert array.sum() == 0
+
+
+def test_lengths_of_numpy_integers() -> None:
+    """They are lengths as any other."""
+    array = sparsearray.zeros(np.int64(3), maxshape=np.int64(5))
+    array.resize(np.int32(5))
+    assert np.zeros_like(array, shape=np.int64(7)).shape == (7,)
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("rows", [3, 5000])
+def test_interrupts_when_the_shape_is_set(
+    kind: str, when: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt leaves the old array or the new one, and nothing of an undone append."""
+    path = tmp_path / "a.npy"
+    if kind == "memory":
+        array = sparsearray.zeros((5, 10), maxshape=(None, 10))
+    else:
+        array = sparsearray.open(path, "w+", shape=(5, 10), maxshape=(None, 10))
+    array[...] = 1
+    original, calls = SparseArray._set_shape, []
+
+    def set_shape(self: SparseArray, shape: tuple[int, ...]) -> None:
+        calls.append(shape)
+        if when == "after":
+            original(self, shape)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        if when == "before":
+            original(self, shape)
+
+    monkeypatch.setattr(SparseArray, "_set_shape", set_shape)
+    with pytest.raises(KeyboardInterrupt):
+        array.append(np.full((rows, 10), 7))
+    monkeypatch.undo()
+    done = when == "after"
+    assert array.shape == (5 + rows * done, 10)
+    array.append(sparsearray.zeros((rows, 10)))
+    assert array.sum() == 50 + 70 * rows * done
+    calls.clear()
+    monkeypatch.setattr(SparseArray, "_set_shape", set_shape)
+    length = array.shape[0]
+    with pytest.raises(KeyboardInterrupt):
+        array.resize((2, 10))
+    monkeypatch.undo()
+    assert array.shape[0] in (2, length)
+    array.resize((2, 10))
+    array.resize((length, 10))
+    assert array.sum() == 20
+    if kind == "file":
+        np.testing.assert_array_equal(np.load(path), array[...])

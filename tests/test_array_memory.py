@@ -152,3 +152,44 @@ def test_own_shrinking_is_no_loss(tmp_path) -> None:
         assert array.sum() == 30
         assert len(array.buffer.extents()) == 1
         assert "file-truncated" not in array._repr_html_()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda memory, file: memory + file,
+        lambda memory, file: np.logical_and(memory, file),
+        lambda memory, file: np.multiply(memory, file, out=memory),
+        lambda memory, file: np.array_equal(memory, file),
+        lambda memory, file: memory.__setitem__(..., file),
+        lambda memory, file: np.vdot(memory, file),
+    ],
+    ids=["add", "and", "into", "equal", "assign", "vdot"],
+)
+def test_a_second_operand_that_was_cut_is_an_error(tmp_path, mode, function) -> None:
+    """Whichever operand it is that lost its file."""
+    path = tmp_path / "a.npy"
+    sparsearray.save(path, np.ones((1000, 1000)))
+    memory = sparsearray.zeros((1000, 1000))
+    memory[...] = 1
+    file = sparsearray.open(path, mode)
+    os.truncate(path, 1 << 20)
+    with pytest.raises(AccessError, match="past the end of its file"):
+        function(memory, file)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_file_that_is_cut_between_two_small_blocks(tmp_path, mode) -> None:
+    """Each is asked for before it is given out."""
+    path = tmp_path / "a.npy"
+    array = sparsearray.zeros(1 << 22, "u1")
+    for i in range(0, 1 << 22, 1 << 17):
+        array[i : i + (1 << 16)] = 1
+    array.save(path)
+    found = sparsearray.open(path, mode)
+    walk = found.blocks(max_nbytes=1 << 14)
+    assert next(walk)[1].all()
+    os.truncate(path, 1 << 21)
+    with pytest.raises(AccessError, match="past the end of its file"):
+        assert all(block.any() for _, block in walk)

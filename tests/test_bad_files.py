@@ -248,3 +248,19 @@ def test_write_only_file_survives(run_ok: Callable[..., str]) -> None:
         as_nobody(work)
         """,
     )
+
+
+def test_names_that_end_like_folders(tmp_path: Path) -> None:
+    """A slash at the end is no part of a file's name; the file of that name stays."""
+    path = tmp_path / "a.npy"
+    np.save(path, [1, 2])
+    for name in (f"{path}/", f"{tmp_path}/new.npy/", f"{tmp_path}/"):
+        for call in (
+            lambda name=name: sparsearray.open(name, "w+", shape=3),
+            lambda name=name: sparsearray.save(name, np.zeros(3)),
+        ):
+            with pytest.raises(IsADirectoryError) as caught:
+                call()
+            assert caught.value.filename == name
+    assert np.load(path).tolist() == [1, 2]
+    assert [one.name for one in tmp_path.iterdir()] == ["a.npy"]

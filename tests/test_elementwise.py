@@ -267,3 +267,61 @@ def test_terabytes() -> None:
     b = (a * 2 + a) / 3
     assert b[5, 7] == 3
     assert b.nbytes_stored == 4096
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i8", "f4", "f8", "c8"])
+@pytest.mark.parametrize(
+    "power", [2, 2.0, 3, True, np.int64(2), np.float64(2), np.int8(2), 0.5], ids=repr
+)
+def test_powers(dtype: str, power: Any) -> None:
+    """Of the dtype that numpy gives, and so without overflow where it has none."""
+    array, dense = sparsearray.zeros(3, dtype), np.array([0, 1, 100], dtype)
+    array[...] = dense
+    same(array**power, dense**power)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "other"),
+    [("f8", "x"), ("U3", 3), ("M8[s]", 0.5), ("f8", np.array(["a", "b", "c"])), ("S1", 1.5)],
+)
+def test_things_of_another_kind_are_not_equal(dtype: str, other: Any) -> None:
+    """As numpy says of any two items, and so holes stay holes; what is unequal fills them."""
+    array, dense = sparsearray.zeros(3, dtype), np.zeros(3, dtype)
+    found = array == other
+    assert (found.dtype, found.any()) == (bool, np.any(dense == other))
+    with pytest.raises(TypeError, match="np.not_equal would fill the holes"):
+        array != other  # noqa: B015 - it raises
+
+
+@pytest.mark.parametrize("dtype", ["S5", "U2", ">f8", ">i2", "f4", "?", "c8"])
+@pytest.mark.parametrize("function", [np.nan_to_num, np.round, np.real, np.copy])
+def test_dtypes_of_results(dtype: str, function: Any) -> None:
+    """The same as of the dense array, byte order and length of text included."""
+    array, dense = sparsearray.zeros(3, dtype), np.zeros(3, dtype)
+    array[1] = dense[1] = b"hello" if dtype == "S5" else "ab" if dtype == "U2" else 1
+    try:
+        expected = function(dense)
+    except TypeError:
+        with pytest.raises(TypeError):
+            function(array)
+        return
+    same(function(array), expected)
+
+
+def test_results_that_do_not_fit_into_out() -> None:
+    """Floats are not cut to integers without a word."""
+    array = sparsearray.zeros(10)
+    for call in (np.round, lambda a, out: np.clip(a, -1, 1, out=out)):
+        with pytest.raises(TypeError, match="cast"):
+            call(array, out=np.zeros(10, "i4"))
+        with pytest.raises(TypeError, match="cast"):
+            call(array, out=sparsearray.zeros(10, "i4"))
+    with pytest.raises(TypeError, match="where"):
+        np.clip(array, -1, 1, where=np.ones(10, bool))
+
+
+def test_a_refusal_names_what_would_fill() -> None:
+    """Not the first result, which may be zero."""
+    dense = np.arange(3.0)
+    with pytest.raises(TypeError, match="with 1.0 for a zero"):
+        dense += sparsearray.zeros(3)

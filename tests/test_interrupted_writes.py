@@ -449,3 +449,43 @@ def test_kill_at_any_time(tmp_path: Path) -> None:
         killed_after(0.03 + i * 0.017, script, tmp_path)
         assert len(np.load(tmp_path / "a.npy")) in (5, 3000, 1, 100_000, 999, 1024, 1025, 0)
         assert names(tmp_path) == ["a.npy"]
+
+
+INTO_FILE = {
+    "a number": "a[...] = 1",
+    "rows": "a[2:30] = np.ones(P)",
+    "a column": "a[:, 5] = 1",
+    "items": "for i in range(64): a[i, 3] = 1",
+    "a sparse array": "a[...] = m",
+    "a product": "np.multiply(m, 2, out=a)",
+    "a sum of itself": "a += m",
+    "rounded": "np.round(m, out=a)",
+    "copied": "np.copyto(a, m)",
+    "reduced": "np.sum(m, axis=(), dtype='u1', out=a)",
+    "backwards": "a[::-1, ::-3] = 1",
+}
+
+
+@pytest.mark.parametrize("call", INTO_FILE.values(), ids=INTO_FILE)
+def test_assignment_on_a_full_disk(
+    call: str, small_disk: Path, run_ok: Callable[..., str], linux_core: bool
+) -> None:
+    """What is set in a file on a full disk is an exception that names the file, and not the end."""
+    path = str(small_disk / "a.npy")
+    found = run_ok(f"""
+        import sparsearray
+        m = sparsearray.zeros((64, P), "u1")
+        m[...] = 1
+        a = sparsearray.open({path!r}, "w+", dtype="u1", shape=(64, P))
+        try:
+            {call}
+        except AccessError as error:
+            print(error.reason, {path!r} in str(error), error.transferred)
+        a.discard(...)
+        a[3] = 7
+        print(a.sum() == 7 * P)
+    """)
+    reasons = ["no-space"] if linux_core else ["no-space", "io-error"]
+    first, last = found.splitlines()
+    assert first in [f"{reason} True 0" for reason in reasons]
+    assert last == "True"

@@ -141,6 +141,7 @@ ORDER = [
     "blocks",
     "_boxes",
     "_rows",
+    "_npy_file",
     "_lanes",
     "functions",
     "moments",

@@ -391,3 +391,26 @@ def test_dense_arrays_with_a_sparse_out_or_where():
     np.testing.assert_array_equal(out.dense, dense.sum(axis=0))
     where = seeded(dense % 2 == 0, 2)
     assert reductions.sum(dense, where=where) == dense.sum(where=where.dense)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c16"])
+@pytest.mark.parametrize("name", ["prod", "nanprod"])
+def test_products_with_holes(dtype, name):
+    """A hole makes a product zero, however large it was before; an infinity beside one makes NaN."""
+    function = getattr(reductions, name)
+    values = np.zeros((4, 3000), dtype)
+    values[0, 1000:2024] = 10
+    values[1] = 1e10
+    values[2, 2000:2101] = -3
+    values[3, 7] = np.inf
+    boxes = [(0, 1000, 2024), (1, 0, 3000), (2, 2000, 2101), (3, 0, 10)]
+    found = [(slice(row, row + 1), slice(start, stop)) for row, start, stop in boxes]
+    with np.errstate(all="ignore"):
+        products = function(Boxes(values, found), axis=1)
+    assert products[0] == products[2] == 0
+    assert np.signbit(products[2].real)  # of an odd number of negative items
+    assert not np.isfinite(products[1])
+    assert np.isnan(products[3])
+    # All of it has a hole: nothing overflows, and nothing is warned of.
+    assert function(Boxes(values[:1], found[:1])) == 0
+    assert function(Boxes(values[:3], found[:3])) == 0

@@ -397,3 +397,17 @@ def test_progress_without_tqdm(
     for array in (np.arange(3), sparsearray.zeros(3)):
         with unchanged_files(), pytest.raises(ImportError, match="pip install"):
             sparsearray.save(tmp_path / "a.npy", array, progress=True)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give away"
+)
+def test_owner_stays(tmp_path: Path) -> None:
+    """A file that is saved over stays its owner's."""
+    path = tmp_path / "a.npy"
+    np.save(path, [1])
+    os.chown(path, 12345, 54321)
+    path.chmod(0o640)
+    sparsearray.save(path, np.zeros(3))
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (12345, 54321, 0o640)

@@ -1,0 +1,256 @@
+// Which pages hold something, and which are in memory: given back, fetched, and told about.
+#include <algorithm>
+#include <cerrno>
+#include <new>
+#include <sys/mman.h>
+
+#include "guard.h"
+#include "mapping.h"
+#include "os.h"
+
+using namespace sparsearray;
+
+namespace {
+
+int discard_part(sa_reservation *r, const Region &region, Range part) {
+    char *at = r->base + part.start;
+    int error = os_discard(at, part.nbytes());
+    if (error != ENOTSUP || region.shared || region.kind == SA_ZERO)
+        return error == ENOTSUP ? 0 : error;
+    // Mapping anew gives the old pages back too.
+    int flags = os_flags_private(region.reserve);
+    if (!region.file)
+        return os_place(at, part.nbytes(), region.prot, flags, -1, 0);
+    return os_place(at, part.nbytes(), region.prot, flags & ~MAP_ANONYMOUS, region.file->fd(),
+                    static_cast<int64_t>(region.in_file(part.start)));
+}
+
+}  // namespace
+
+int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Exclusive lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    // What it throws away, a write could have changed.
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            bool keeps_bytes = region.shared || region.kind == SA_ZERO;
+            return keeps_bytes || region.writable()
+                       ? SA_OK
+                       : access_error(SA_READ_ONLY, true, part.start, 0, region.file_name(), ret);
+        }))
+        return code;
+    return each_region(r, range, [&](const Region &region, Range part) {
+        int error = discard_part(r, region, part);
+        return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
+    });
+}
+
+int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Exclusive lock(r->lock);
+    int code = check_bounds(r, offset, nbytes, ret);
+    if (code || !nbytes)
+        return code;
+    uint64_t page = r->page_size, first = static_cast<uint64_t>(offset);
+    uint64_t last = first + static_cast<uint64_t>(nbytes);
+    Range touched{first / page * page, (last + page - 1) / page * page};
+    Range whole{(first + page - 1) / page * page, last / page * page};
+    uint64_t at, hole = r->table.first_hole(touched.start, touched.stop);
+    if (hole < touched.stop)
+        return access_error(SA_UNMAPPED, true, std::max(first, hole), 0, "", ret);
+    bool filled_only = false;
+    code = each_region(r, touched, [&](const Region &region, Range part) {
+        if (region.kind != SA_ZERO && !region.writable())
+            return access_error(SA_READ_ONLY, true, std::max(first, part.start), 0,
+                                region.file_name(), ret);
+        filled_only |= region.shared ? !region.file : region.file != nullptr;
+        return int{SA_OK};
+    });
+    if (code || whole.start >= whole.stop)
+        return code;
+    if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
+        return SA_UNSUPPORTED;
+    return each_region(r, whole, [&](const Region &region, Range part) {
+        int error = region.file ? os_punch_file(region.file->fd(),
+                                                static_cast<int64_t>(region.in_file(part.start)),
+                                                part.nbytes())
+                                : discard_part(r, region, part);
+        return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
+    });
+}
+
+namespace {
+
+// Touches page by page, where the system has no call that does it.
+int touch(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad) {
+    for (*bad = part.start; *bad < part.stop; *bad += r->page_size) {
+        char *at = r->base + *bad;
+        auto work = [&] {
+            if (write)
+                __atomic_fetch_or(at, 0, __ATOMIC_RELAXED);
+            else
+                (void)*static_cast<volatile char *>(at);
+        };
+        if (!region.can_fault) {
+            work();
+            continue;
+        }
+        ArmedGuard armed;
+        if (!run_guarded(r->base + region.start, r->base + region.stop, work))
+            return EFAULT;
+    }
+    return 0;
+}
+
+int populate(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad) {
+    int error = os_populate(r->base + part.start, part.nbytes(), write);
+    if (error == ENOTSUP)
+        return touch(r, region, part, write, bad);
+    *bad = part.start;
+    if (error != EFAULT || part.nbytes() == r->page_size)
+        return error;
+    // Which page it was, the call does not say.
+    for (; *bad < part.stop; *bad += r->page_size)
+        if ((error = os_populate(r->base + *bad, r->page_size, write)))
+            return error;
+    return 0;
+}
+
+constexpr uint64_t kCommitPiece = uint64_t{64} << 20;
+
+int fetch_part(sa_reservation *r, const Region &region, Range part, bool write, sa_report *ret) {
+    uint64_t bad;
+    int error = populate(r, region, part, write, &bad);
+    if (!error)
+        return SA_OK;
+    int reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : reason_of_fault(region, bad, write);
+    if (!reason)
+        reason = unknown_reason(region, write);
+    return access_error(reason, write, bad, 0, region.file_name(), ret);
+}
+
+Range pages_around(const sa_reservation *r, int64_t offset, int64_t nbytes) {
+    uint64_t page = r->page_size, start = static_cast<uint64_t>(offset);
+    uint64_t stop = start + static_cast<uint64_t>(nbytes);
+    start = start / page * page;
+    return {start, nbytes ? (stop + page - 1) / page * page : start};
+}
+
+// Calls visit(region, range) for the parts of regions around `count` ranges, given by start and stop.
+template <class Visit>
+int each_pair(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret, Visit visit) {
+    Shared lock(r->lock);
+    for (uint64_t i = 0; i < count; i++) {
+        int64_t offset = pairs[2 * i], nbytes = pairs[2 * i + 1] - offset;
+        int code = check_bounds(r, offset, nbytes, ret);
+        if (!code)
+            code = each_region(r, pages_around(r, offset, nbytes), visit);
+        if (code)
+            return code;
+    }
+    return SA_OK;
+}
+
+}  // namespace
+
+int sa_commit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            return region.readable() ? int{SA_OK}
+                                     : access_error(SA_UNMAPPED, false, part.start, 0,
+                                                    region.file_name(), ret);
+        }))
+        return code;
+    Range piece{range.start, std::min(range.stop, range.start + kCommitPiece)};
+    if (int code = each_region(r, piece, [&](const Region &region, Range part) {
+            return fetch_part(r, region, part, region.writable(), ret);
+        })) {
+        ret->transferred = ret->offset - range.start;
+        return code;
+    }
+    ret->transferred = piece.nbytes();
+    return piece.stop < range.stop ? SA_MORE : SA_OK;
+}
+
+int sa_prefetch(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret) {
+    return each_pair(r, pairs, count, ret, [&](const Region &region, Range part) {
+        if (region.file && region.readable())
+            os_advise(r->base + part.start, part.nbytes(), SA_ADVISE_WILLNEED);
+        return int{SA_OK};
+    });
+}
+
+int sa_make_room(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret) {
+    return each_pair(r, pairs, count, ret, [&](const Region &region, Range part) {
+        return region.file && region.shared && region.writable()
+                   ? fetch_part(r, region, part, true, ret)
+                   : int{SA_OK};
+    });
+}
+
+int sa_fetch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    Range range = pages_around(r, offset, nbytes);
+    return each_region(r, range, [&](const Region &region, Range part) {
+        return region.file && region.readable()
+                   ? fetch_part(r, region, part, false, ret)
+                   : int{SA_OK};
+    });
+}
+
+int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    return each_region(r, pages_around(r, offset, nbytes), [&](const Region &region, Range part) {
+        if (region.file && region.shared && !region.huge_page)
+            os_discard(r->base + part.start, part.nbytes());  // it can be fetched again
+        return int{SA_OK};
+    });
+}
+
+int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, false, &range, ret))
+        return code;
+    if (int error = os_advise(r->base + range.start, range.nbytes(), advice))
+        return system_error(error, "", ret);
+    return SA_OK;
+}
+
+int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret) try {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    if (int error = os_bind_numa(r->base + range.start, range.nbytes(), node))
+        return system_error(error, "", ret);
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
+int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
+                sa_report *ret) {
+    Shared lock(r->lock);
+    Range range;
+    if (int code = check_mapped(r, offset, nbytes, Pins::None, true, &range, ret))
+        return code;
+    if (int code = each_region(r, range, [&](const Region &region, Range part) {
+            if (!region.file)
+                return int{SA_OK};
+            ret->offset = part.start;
+            copy_name(region.file_name(), ret);
+            return int{SA_FILE_NAMED};
+        }))
+        return code;
+    if (int error = os_set_name(r->base + range.start, range.nbytes(), name))
+        return system_error(error, "", ret);
+    return SA_OK;
+}

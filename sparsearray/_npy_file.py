@@ -1,0 +1,195 @@
+"""The .npy file that an array lives in, and how it becomes longer or shorter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._descriptor import KeptDescriptor
+from .errors import ClosedError
+from .npy import Header, data_pages, make_header
+
+if TYPE_CHECKING:
+    from .array import SparseArray
+
+__all__ = ["NpyFile", "mapped_nbytes", "name_file", "place_of", "write_all"]
+
+
+class NpyFile:
+    """The file that an array lives in: its size and header follow the array's."""
+
+    def __init__(self, fd: int, path: str, mode: str, header: Header | None) -> None:
+        self.file = KeptDescriptor(fd)
+        self.path = path
+        self.mode = mode
+        facts = os.fstat(fd)
+        self.identity: tuple[int, int] | None = (facts.st_dev, facts.st_ino)
+        self.header = header  # None for a raw file
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self.file.close()
+
+    def is_at(self, name: str) -> bool:
+        """Tell whether a path leads to this file."""
+        with suppress(OSError):
+            facts = Path(name).stat()
+            return (facts.st_dev, facts.st_ino) == self.identity
+        return False
+
+    def resize(
+        self,
+        array: SparseArray,
+        shape: tuple[int, ...],
+        fill: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Grow the file, fill what is new, and then say so in the header; or the other way round.
+
+        The header is right at every moment at which a crash could come: the file may be too long,
+        but holds all the rows that the header tells of, as they were to be.
+        """
+        if array.closed:
+            msg = f"resize: {self.path!r} is closed"
+            raise ClosedError(msg)
+        if self.header is None or (array.order == "F" and array.ndim > 1):
+            msg = f"{self.path!r}: only a .npy file in C order can change its length"
+            raise ValueError(msg)
+        if self.mode == "c":
+            msg = f"{self.path!r} was opened with mode 'c': its length cannot change"
+            raise ValueError(msg)
+        header = self.header._replace(shape=shape)
+        try:
+            text = make_header(shape, array.order, array.dtype, header.start)
+        except ValueError as error:
+            msg = f"{self.path!r}: {error}"
+            raise ValueError(msg) from None
+        if prod(shape) > array.size:
+            self._grow(array, self.header, header, text, fill)
+        else:
+            self._shrink(array, self.header, header, text)
+
+    def _accept(self, array: SparseArray, header: Header) -> None:
+        self.header = header
+        array._set_shape(header.shape)
+
+    def _grow(
+        self,
+        array: SparseArray,
+        old: Header,
+        new: Header,
+        text: bytes,
+        fill: Callable[[], None] | None,
+    ) -> None:
+        fd = self.file.fileno()
+        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
+        base, mapped, nbytes = data_pages(old)[0], mapped_nbytes(old), mapped_nbytes(new)
+        place = place_of(old)
+        if size < old.stop:
+            # Somebody else cut it. AccessError, or what was lost would become zeros.
+            array.buffer.read_at(place + old.stop - base - 1, 1)
+        try:
+            if size > old.stop:
+                # What lies behind the data, after a crash for one, would show in the new rows.
+                os.ftruncate(fd, old.stop)
+            os.ftruncate(fd, new.stop)
+            if nbytes > mapped:
+                array.buffer.map_file(
+                    place + mapped, nbytes - mapped, fd, base + mapped, writable=True
+                )
+                array.buffer.advise(place + mapped, nbytes - mapped, "random")
+            if fill is not None:
+                fill()
+            # The length and what was filled are on disk before the header says so: a crash in
+            # between leaves a file that is too long.
+            os.fdatasync(fd)
+            write_all(fd, text, 0)
+            self._accept(array, new)
+        except BaseException as error:
+            if array.shape == new.shape:  # an interrupt, when all was done
+                raise
+            self.header = old
+            if nbytes > mapped:
+                with suppress(OSError):
+                    array.buffer.unmap(place + mapped, nbytes - mapped)
+            _put_back(fd, before, size, old.stop)
+            name_file(error, self.path)
+            raise
+
+    def _shrink(self, array: SparseArray, old: Header, new: Header, text: bytes) -> None:
+        fd = self.file.fileno()
+        size, before = os.fstat(fd).st_size, os.pread(fd, old.start, 0)
+        base, mapped, nbytes = data_pages(old)[0], mapped_nbytes(old), mapped_nbytes(new)
+        place = place_of(old)
+        array.buffer._check_unpinned(place + new.stop - base, old.stop - new.stop)
+        try:
+            if nbytes < mapped:
+                array.buffer.unmap(place + nbytes, mapped - nbytes)
+            write_all(fd, text, 0)
+            # A crash before the next step leaves a file that is too long.
+            os.fdatasync(fd)
+            os.ftruncate(fd, new.stop)
+            array.buffer._accept_ends()
+            self._accept(array, new)
+        except BufferError:  # a live window: nothing was done
+            raise
+        except BaseException as error:
+            if os.fstat(fd).st_size == new.stop < size:
+                # An interrupt, when all was done: what was cut off is gone.
+                array.buffer._accept_ends()
+                self._accept(array, new)
+                raise
+            _put_back(fd, before, size, old.stop)
+            if nbytes < mapped:
+                array.buffer.map_file(
+                    place + nbytes, mapped - nbytes, fd, base + nbytes, writable=True
+                )
+            name_file(error, self.path)
+            raise
+
+
+def mapped_nbytes(header: Header) -> int:
+    """Tell how many bytes of pages an array in such a file maps."""
+    return data_pages(header)[1] if header.stop > header.start else 0
+
+
+def place_of(header: Header) -> int:
+    """
+    Tell where the pages of such a file begin in the buffer.
+
+    There they lie in memory as in the file, seen from a multiple of the usual huge page: what the
+    system has in one piece in its cache can then be mapped in one piece.
+    """
+    return data_pages(header)[0] % (2 << 20)
+
+
+def _put_back(fd: int, header: bytes, size: int, stop: int) -> None:
+    """Undo what became of a file; it is never shorter than its header says."""
+    with suppress(OSError):
+        os.ftruncate(fd, max(size, os.fstat(fd).st_size))
+        write_all(fd, header, 0)
+        if size > stop:  # and nothing of what was new stays behind the data
+            os.ftruncate(fd, stop)
+        os.ftruncate(fd, size)
+
+
+def write_all(fd: int, data: bytes | memoryview, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(fd, rest, at)
+        rest = rest[done:]
+        at += done
+
+
+def name_file(error: BaseException, name: str, beside: str | None = None) -> None:
+    """Have an error of a call that knew only a descriptor, or the file beside, name the file."""
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
+        return
+    if error.filename in (None, beside):
+        error.filename = name
+        if error.filename2 is not None:
+            del error.filename2
