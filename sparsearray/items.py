@@ -348,6 +348,8 @@ class Items(NumpyFunctions):
         return (self[i] for i in range(self._shape[0]))
 
     def __contains__(self, item: object) -> bool:
+        if self._dtype.names is None and np.ndim(item):  # type: ignore[arg-type]
+            return bool(np.any(self == item))
         if any(np.any(block == item) for _, block in self.blocks()):
             return True
         holes = sum(block.size for _, block in self.blocks()) < self.size

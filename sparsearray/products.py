@@ -261,7 +261,8 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     for one, two in zip(along_a, along_b, strict=True):
         of_b[two] = of_a[one]
     result = [label for label in (*of_a, *of_b) if not (label in of_a and label in of_b)]
-    return _multiply("np.tensordot", dtype, a, b, (of_a, of_b, result), None)
+    found = _multiply("np.tensordot", dtype, a, b, (of_a, of_b, result), None)
+    return np.asarray(found) if not result else found  # numpy gives no scalar here
 
 
 def vdot(a: Any, b: Any, /) -> Any:

@@ -544,4 +544,5 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: Any = False) -> An
     axes = normalize_axis_tuple(axis, x.ndim)
     if len(axes) == 1:
         return _power_norm(x, ord, axes[0], keepdims)
+    np.linalg.norm(np.zeros((1, 1)), ord)  # raises numpy's error for an order that there is not
     return _matrix_norm(x, ord, axes, keepdims)  # type: ignore[arg-type]

@@ -509,3 +509,13 @@ def test_interrupts_when_the_shape_is_set(
     assert array.sum() == 20
     if kind == "file":
         np.testing.assert_array_equal(np.load(path), array[...])
+
+
+def test_items_that_are_arrays() -> None:
+    """`in` compares as numpy does, as far as holes stay holes."""
+    array, dense = sparsearray.zeros((3, 2)), np.zeros((3, 2))
+    array[1] = dense[1] = 4, 5
+    for item in ([4, 9], [9, 9], [[4], [4], [9]], 5, 0, 7):
+        assert (item in array) == (item in dense)
+    with pytest.raises(TypeError, match="would fill the holes"):
+        [4, 0] in array  # noqa: B015 - it raises

@@ -183,13 +183,13 @@ def test_a_second_operand_that_was_cut_is_an_error(tmp_path, mode, function) -> 
 def test_a_file_that_is_cut_between_two_small_blocks(tmp_path, mode) -> None:
     """Each is asked for before it is given out."""
     path = tmp_path / "a.npy"
-    array = sparsearray.zeros(1 << 22, "u1")
-    for i in range(0, 1 << 22, 1 << 17):
-        array[i : i + (1 << 16)] = 1
-    array.save(path)
+    with sparsearray.open(path, "w+", shape=1 << 22, dtype="u1") as array:
+        for i in range(0, 1 << 22, 1 << 17):
+            array[i : i + (1 << 16)] = 1
     found = sparsearray.open(path, mode)
     walk = found.blocks(max_nbytes=1 << 14)
     assert next(walk)[1].all()
     os.truncate(path, 1 << 21)
     with pytest.raises(AccessError, match="past the end of its file"):
-        assert all(block.any() for _, block in walk)
+        for _ in walk:
+            pass

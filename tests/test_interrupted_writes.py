@@ -481,11 +481,10 @@ def test_assignment_on_a_full_disk(
             {call}
         except AccessError as error:
             print(error.reason, {path!r} in str(error), error.transferred)
-        a.discard(...)
-        a[3] = 7
-        print(a.sum() == 7 * P)
+        if {linux_core}:  # there alone, room is given back
+            a.discard(...)
+            a[3] = 7
+            assert a.sum() == 7 * P
     """)
     reasons = ["no-space"] if linux_core else ["no-space", "io-error"]
-    first, last = found.splitlines()
-    assert first in [f"{reason} True 0" for reason in reasons]
-    assert last == "True"
+    assert found.rstrip() in [f"{reason} True 0" for reason in reasons]

@@ -100,6 +100,7 @@ def test_sparse_values(key: Any, order: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[...], dense)
 
 
+@pytest.mark.usefixtures("told_pages")
 def test_sparse_values_come_before_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """If an assignment is interrupted, each item is the old one or the new one."""
     array, dense = sparsearray.zeros(1 << 21), np.ones(1 << 21)

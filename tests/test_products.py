@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sparsearray
 from sparsearray import reductions
 
 from .boxed_arrays import Boxes, arrays, cut, outcome, same, seeded, sparse
@@ -185,3 +186,23 @@ def test_products_that_are_refused():
     ):
         with pytest.raises(TypeError):
             call()
+
+
+def test_a_number_of_tensordot_is_an_array():
+    """Where nothing is left numpy gives an array without axes, not a scalar."""
+    a = sparsearray.zeros((3, 4))
+    a[1, 2] = 5
+    for axes in (2, ([0, 1], [0, 1])):
+        found, expected = (
+            np.tensordot(a, np.ones((3, 4)), axes),
+            np.tensordot(a[...], np.ones((3, 4)), axes),
+        )
+        assert (type(found), found.shape, found) == (type(expected), expected.shape, expected)
+
+
+def test_orders_of_norms_that_there_are_not():
+    """The error is numpy's."""
+    with pytest.raises(ValueError, match="norm order"):
+        np.linalg.norm(sparsearray.zeros((3, 4)), 3)
+    with pytest.raises(TypeError, match="not made"):
+        np.linalg.norm(sparsearray.zeros((3, 4)), 2)
