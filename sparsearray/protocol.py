@@ -70,9 +70,11 @@ class NumpyFunctions(NDArrayOperatorsMixin):
         raise TypeError(msg)
 
     def __pow__(self, other: Any) -> Any:
-        # numpy's arrays square themselves here, which matters for the dtype of booleans.
-        if type(other) is int and other == 2:
-            return np.square(self)
+        # numpy's arrays square themselves where its version finds a plain 2: the dtype can differ.
+        if np.ndim(other) == 0 and other == 2:
+            one = np.ones(1, self.dtype)
+            if (one**other).dtype == np.square(one).dtype:
+                return np.square(self)
         return super().__pow__(other)
 
     def sum(
