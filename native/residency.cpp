@@ -64,7 +64,10 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
             return access_error(SA_READ_ONLY, true, std::max(first, part.start), 0,
                                 region.file_name(), ret);
         filled_only |= region.shared ? !region.file : region.file != nullptr;
-        return int{SA_OK};
+        uint64_t from = std::max(first, part.start), n = std::min(last, part.stop) - from;
+        uint64_t good = region.file ? still_in_file(r, region, from, n, region.shared) : n;
+        return good == n ? int{SA_OK}
+                         : access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);
     });
     if (code || whole.start >= whole.stop)
         return code;

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ._descriptor import KeptDescriptor
 from .errors import ClosedError
-from .npy import Header, data_pages, make_header
+from .npy import Header, data_pages, make_header, read_header
 
 if TYPE_CHECKING:
     from .array import SparseArray
@@ -62,6 +62,7 @@ class NpyFile:
         if self.mode == "c":
             msg = f"{self.path!r} was opened with mode 'c': its length cannot change"
             raise ValueError(msg)
+        self._check_header(self.header)
         header = self.header._replace(shape=shape)
         try:
             text = make_header(shape, array.order, array.dtype, header.start)
@@ -72,6 +73,20 @@ class NpyFile:
             self._grow(array, self.header, header, text, fill)
         else:
             self._shrink(array, self.header, header, text)
+
+    def _check_header(self, header: Header) -> None:
+        """Raise ValueError where another array, or another process, has changed the length."""
+        try:
+            found = read_header(self.file.fileno())
+        except ValueError as error:
+            msg = f"{self.path!r} has no such header any more: {error}"
+            raise ValueError(msg) from None
+        if (found.shape, found.start) != (header.shape, header.start):
+            msg = (
+                f"{self.path!r} has shape {found.shape} by now, and not {header.shape}: "
+                "somebody else changed its length; open it again"
+            )
+            raise ValueError(msg)
 
     def _accept(self, array: SparseArray, header: Header) -> None:
         self.header = header
@@ -126,6 +141,9 @@ class NpyFile:
         base, mapped, nbytes = data_pages(old)[0], mapped_nbytes(old), mapped_nbytes(new)
         place = place_of(old)
         array.buffer._check_unpinned(place + new.stop - base, old.stop - new.stop)
+        if size < new.stop:
+            # As in _grow.
+            array.buffer.read_at(place + new.stop - base - 1, 1)
         try:
             if nbytes < mapped:
                 array.buffer.unmap(place + nbytes, mapped - nbytes)

@@ -224,7 +224,9 @@ def apply(function: Any, operands: Sequence[Any], kwargs: dict[str, Any]) -> Any
         with _filling(works, operand):
             for index, _ in operand.blocks(max_nbytes=max(_PIECE, operand.dtype.itemsize)):
                 targets = tuple(writer(index) for writer in writers)
-                function(*(reader(index) for reader in readers), out=targets, **rest)
+                # Not from a generator: CPython 3.11 keeps `targets` for ever if that raises.
+                parts = [reader(index) for reader in readers]
+                function(*parts, out=targets, **rest)
     for final, work in zip(finals, works, strict=True):
         _deliver(final, work)
     return finals[0] if len(finals) == 1 else tuple(finals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,11 +227,11 @@ class Items(NumpyFunctions):
         self._check_writable()
         if not is_basic(key):
             window = self._window()
-            window[_as_arrays(key, self._shape)] = value[...] if isinstance(value, Items) else value
+            window[_as_arrays(key, self._shape)] = self._apart_from(value)
             return
         view = self._ghost[with_ellipsis(key)]
         if view.ndim == 0 and is_scalar(key):
-            value = value._window() if isinstance(value, Items) else value
+            value = self._apart_from(value)
             # As one item of an array, which takes what a 0-d array does not: (1, 2) for a record.
             item = self._window_of(view[(*(np.newaxis,) * self.ndim, Ellipsis)])
             self._make_room(item)
@@ -245,7 +245,7 @@ class Items(NumpyFunctions):
         elif _is_zero(value, view.dtype) and view.nbytes > self._buffer.page_size:
             self._clear_selection(key, view)
         else:
-            self._fill(self._window_of(view), value)
+            self._fill(self._window_of(view), self._apart_from(value))
 
     def _assign(self, key: Any, view: NDArray[Any], value: Items) -> None:
         """Put in what another array holds, and then zeros where it has holes."""
@@ -259,7 +259,7 @@ class Items(NumpyFunctions):
         if has_field(key):
             for index, block in self.blocks():
                 part = block[key]
-                part[~_in_ranges(self._numbers(index), held)] = np.zeros((), part.dtype)
+                part[~_in_ranges(value._numbers(index), held)] = np.zeros((), part.dtype)
         elif view.flags.c_contiguous and value._order == "C":
             place = self._place(view) if view.nbytes else 0
             self._clear_gaps(place, view.nbytes, held * view.itemsize + place)
@@ -269,7 +269,8 @@ class Items(NumpyFunctions):
                 chosen = selection.within(index)
                 if chosen is not None:
                     numbers = selection.numbers(index, chosen, value._order)
-                    block[chosen][~_in_ranges(numbers, held)] = np.zeros((), self._dtype)
+                    part = block[cast("Any", (*chosen, Ellipsis))]
+                    part[~_in_ranges(numbers, held)] = np.zeros((), self._dtype)
 
     def _clear_gaps(self, place: int, nbytes: int, held: NDArray[np.int64]) -> None:
         """Clear what is stored in a range of bytes outside of some ranges."""
@@ -282,10 +283,16 @@ class Items(NumpyFunctions):
             self._buffer._clear(start, stop - start)
 
     def _numbers(self, index: tuple[slice, ...]) -> NDArray[np.int64]:
-        """Number the items of a box, in C order of the whole."""
-        everything = Selection(Ellipsis, self._shape)
-        inside = tuple(slice(0, side.stop - side.start) for side in index)
-        return everything.numbers(index, inside, "C")
+        """Number the items of a box, in the order of memory; it may leave the last axes out."""
+        box = (*index, *(slice(0, n) for n in self._shape[len(index) :]))
+        inside = tuple(slice(0, side.stop - side.start) for side in box)
+        return Selection(Ellipsis, self._shape).numbers(box, inside, self._order)
+
+    def _apart_from(self, value: Any) -> Any:
+        """Make an array of a value, one that does not change when this array does."""
+        if not isinstance(value, Items):
+            return value
+        return value._window().copy() if self._overlaps(value) else value._window()
 
     def _overlaps(self, other: Any) -> bool:
         """Tell whether it may hold some of the bytes of another array, in memory or in a file."""

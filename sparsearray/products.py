@@ -221,6 +221,12 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     An infinity or NaN of the dense operand makes NaN of the zeros in holes, as everywhere.
     """
     (a, b), plain = _operands(a, b)
+    if plain and is_blocked(out):
+        found = np.asarray(np.dot(a, b))
+        check_out(out, found.shape)
+        _check_dot_out(out, found.dtype)
+        out[...] = found
+        return out
     if plain:
         return np.dot(a, b, out)
     _refuse_scalar("np.dot", a, b)

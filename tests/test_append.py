@@ -625,3 +625,19 @@ def test_made_anew_while_open(tmp_path: Path) -> None:
         assert_same(new, np.zeros(3))
     assert_same(array, np.concatenate([[9], OLD[1:], [5]]))
     assert_same(np.load(path), np.zeros(3))
+
+
+@pytest.mark.parametrize("change", ["append", "shorten"])
+def test_two_arrays_that_change_the_length(tmp_path: Path, change: str) -> None:
+    """The second one finds another length in the header, and cuts nothing off."""
+    path = tmp_path / "a.npy"
+    sparsearray.open(path, "w+", shape=(10, 600), maxshape=(None, 600)).close()
+    first = sparsearray.open(path, "r+", maxshape=(None, 600))
+    second = sparsearray.open(path, "r+", maxshape=(None, 600))
+    first.append(np.full((10, 600), 7.0))
+    with pytest.raises(ValueError, match=r"has shape \(20, 600\) by now, and not \(10, 600\)"):
+        second.append(np.ones((1, 600))) if change == "append" else second.resize((5, 600))
+    assert second.shape == (10, 600)
+    assert np.load(path).sum() == first.sum() == 42000
+    first.append(np.ones((1, 600)))
+    assert len(np.load(path)) == 21

@@ -1,5 +1,6 @@
 """What arrays cost: huge pages where they are filled, and no more of a file than is looked at."""
 
+import gc
 import mmap
 import os
 import re
@@ -193,3 +194,48 @@ def test_a_file_that_is_cut_between_two_small_blocks(tmp_path, mode) -> None:
     with pytest.raises(AccessError, match="past the end of its file"):
         for _ in walk:
             pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.resize((10, 64)),
+        lambda array: array.__setitem__(slice(30, 60), 0),
+        lambda array: array.__setitem__(..., 0),
+        lambda array: array.discard(...),
+    ],
+    ids=["resize", "rows", "all", "discard"],
+)
+def test_what_was_cut_off_is_not_taken_for_zeros(tmp_path, change) -> None:
+    """Calls that would make zeros of it say that it is gone."""
+    path = tmp_path / "a.npy"
+    sparsearray.save(path, np.ones((1000, 64)))
+    array = sparsearray.open(path, "r+")
+    os.truncate(path, 8192)
+    with pytest.raises(AccessError, match="past the end of its file"):
+        change(array)
+    assert path.stat().st_size == 8192
+
+
+def test_failed_functions_leave_nothing_behind(tmp_path) -> None:
+    """Results that were begun go, and so do windows."""
+    path = tmp_path / "a.npy"
+    sparsearray.save(path, np.ones((3000, 70)))
+    memory, file = sparsearray.zeros((3000, 70)), sparsearray.open(path)
+    memory[...] = 1
+    os.truncate(path, 8000)
+
+    def fail() -> None:
+        with pytest.raises(AccessError):
+            np.multiply(memory, file)
+        with pytest.raises(AccessError):
+            np.multiply(memory, file, out=memory)
+
+    fail()
+    gc.collect()
+    before = len(Path("/proc/self/maps").read_text().splitlines())
+    for _ in range(20):
+        fail()
+    gc.collect()
+    assert len(Path("/proc/self/maps").read_text().splitlines()) < before + 10
+    memory.close()

@@ -215,3 +215,54 @@ def test_arrays_without_axes() -> None:
     records[1] = record
     assert records[1].item() == (1, 2.5)
     assert (6 in array, 3 in array, b"a" in sparsearray.zeros((), "S1")) == (False, True, False)
+
+
+def test_fields_of_values_with_holes_in_any_layout() -> None:
+    """A field with items of its own, and values in Fortran order: zeros come where the holes are."""
+    array, value = (
+        sparsearray.zeros(4096, [("f", "f8", (2,)), ("g", "i4")]),
+        sparsearray.zeros((4096, 2)),
+    )
+    array["f"], array["g"] = 3, 4
+    value[100], value[2048:] = 5, 5
+    array["f"] = value
+    assert np.array_equal(array["f"], value[...])
+    assert (array["g"] == 4).all()
+
+    buffer = sparsearray.SparseBuffer(1 << 20)
+    buffer.alloc(0, 1 << 20)
+    value = sparsearray.SparseArray(buffer, (128, 64), order="F")
+    value[:, 3] = 5
+    array = sparsearray.zeros((128, 64), [("f", "f8"), ("g", "i4")])
+    array["f"] = 3
+    array["f"] = value
+    assert np.array_equal(array["f"], value[...])
+
+
+def test_a_single_item_in_fortran_order() -> None:
+    """An array without axes takes it as any other."""
+    buffer = sparsearray.SparseBuffer(P)
+    buffer.alloc(0, P)
+    value = sparsearray.SparseArray(buffer, (), order="F")
+    array = sparsearray.zeros(())
+    array[...] = 1
+    value[...] = 7
+    array[...] = value
+    assert array[()] == 7
+    array[None] = sparsearray.SparseArray(buffer, (1,), order="F")
+    assert array[()] == 7
+
+
+@pytest.mark.parametrize(
+    "key", [(slice(None), slice(None, None, -1)), [5, 1], (3,)], ids=["reversed", "rows", "row"]
+)
+def test_values_from_another_place_of_the_file(tmp_path: Path, key: Any) -> None:
+    """A value that is repeated does not change while it is written."""
+    path = tmp_path / "raw"
+    np.arange(20000.0).tofile(path)
+    rows = sparsearray.open(path, "r+", dtype="f8", shape=(10000, 2))
+    first = sparsearray.open(path, "r+", dtype="f8", shape=(2,))
+    expected = rows[...].copy()
+    expected[key] = [0, 1]
+    rows[key] = first
+    assert np.array_equal(rows[...], expected)

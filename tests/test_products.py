@@ -206,3 +206,12 @@ def test_orders_of_norms_that_there_are_not():
         np.linalg.norm(sparsearray.zeros((3, 4)), 3)
     with pytest.raises(TypeError, match="not made"):
         np.linalg.norm(sparsearray.zeros((3, 4)), 2)
+
+
+def test_products_of_nothing_into_an_array() -> None:
+    """Where nothing is multiplied, a sparse `out` is filled with zeros as a dense one is."""
+    out = sparsearray.zeros((3, 2))
+    out[...] = 5
+    found = np.dot(sparsearray.zeros((3, 0)), np.zeros((0, 2)), out)
+    assert found is out
+    assert not out.any()
