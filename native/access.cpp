@@ -24,6 +24,8 @@ using SharedLock = std::shared_lock<RwLock>;
 // A copy is done in pieces of this size, between which Python can take a Ctrl-C. Large enough for
 // memcpy to choose its stores for large copies.
 constexpr uint64_t kPiece = uint64_t{64} << 20;
+// Of a file that has to be fetched from a slow disk.
+constexpr uint64_t kFilePiece = uint64_t{8} << 20;
 // Records between two looks at the size of the files they came from.
 constexpr uint64_t kBatch = 1 << 17;
 
@@ -143,7 +145,10 @@ template <class Move>
 uint64_t move_under_guard(sa_reservation *r, const Region &region, uint64_t at, uint64_t done,
                           uint64_t n, const Move &move) {
     char *ours = r->base + at;
-    const char *start = r->base + region.start, *stop = r->base + region.stop;
+    // In whole pages; the other side of the copy may be a window of the same region.
+    uint64_t unit = region.huge_page ? region.huge_page : r->page_size;
+    uint64_t first = (at - region.start) / unit * unit, last = (at + n - region.start + unit - 1) / unit * unit;
+    const char *start = r->base + region.start + first, *stop = r->base + region.start + last;
     if (run_guarded(start, stop, [&] { move_in_order(move, ours, done, n); }))
         return n;
     // memmove may touch the last page first: once more, page by page, to the first bad one.
@@ -173,9 +178,14 @@ uint64_t move_guarded(sa_reservation *r, const Region &region, uint64_t at, uint
     return move_under_guard(r, region, at, done, n, move);
 }
 
-// One region's part of a transfer. SA_OK, or SA_ACCESS with the bytes done before the bad one.
+// SA_ACCESS where a file became shorter.
+int truncated(const Region &region, bool write, uint64_t at, uint64_t done, sa_report *ret) {
+    region.file->tell_size();
+    return access_error(SA_FILE_TRUNCATED, write, at, done, region.file_name(), ret);
+}
+
 template <class Move>
-int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
+int move_undamaged(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
                    const Move &move, sa_report *ret) {
     uint64_t moved = 0, good = n;
     if (Move::write && region.file)
@@ -192,16 +202,29 @@ int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_
             moved = still_in_file(r, region, at, moved, Move::write);
         if (!reason)
             reason = unknown_reason(region, Move::write);
+        if (reason == SA_FILE_TRUNCATED)
+            return truncated(region, Move::write, at + moved, done + moved, ret);
         return access_error(reason, Move::write, at + moved, done + moved, region.file_name(), ret);
     }
     if (!region.can_fault)
         move(r->base + at, done, good);
     if (!Move::write && region.file)
         good = still_in_file(r, region, at, n, false);
-    if (good < n)
-        return access_error(SA_FILE_TRUNCATED, Move::write, at + good, done + good,
-                            region.file_name(), ret);
-    return SA_OK;
+    return good < n ? truncated(region, Move::write, at + good, done + good, ret) : int{SA_OK};
+}
+
+// One region's part of a transfer. SA_OK, or SA_ACCESS with the bytes done before the bad one.
+template <class Move>
+int move_in_region(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
+                   const Move &move, sa_report *ret) {
+    Damage damage;
+    if (!region.file || !r->damage.any() || !find_damage(r, {at, at + n}, Move::write, &damage))
+        return move_undamaged(r, region, at, done, n, move, ret);
+    uint64_t good = std::max(damage.start, at) - at;
+    if (good)
+        if (int code = move_undamaged(r, region, at, done, good, move, ret))
+            return code;
+    return access_error(damage.reason, Move::write, at + good, done + good, region.file_name(), ret);
 }
 
 // The first piece of [offset, offset + nbytes), all of which is checked.
@@ -218,6 +241,8 @@ int transfer(sa_reservation *r, int64_t offset, int64_t nbytes, const Move &move
         // the shared lock keeps the table as it is.
         if (done)
             region = r->table.find(start + done);
+        if (region->can_fault)
+            stop = std::min(stop, done + kFilePiece);
         uint64_t step = std::min(stop - done, region->stop - (start + done));
         if (int code = move_in_region(r, *region, start + done, done, step, move, ret))
             return code;
@@ -351,17 +376,17 @@ template <class Move> class Records {
         uint64_t from = *i, to = from, good = region.nbytes();
         if (Move::write)
             good = still_in_file(r_, region, region.start, good, true);
-        bool whole = !region.can_fault;
+        bool whole = !region.can_fault, damaged = region.can_fault && r_->damage.any();
         if (whole)
             to = run_plain(region, good, from, stop);
-        else if (guard_ready())
+        else if (!damaged && guard_ready())
             whole = run_guarded(r_->base + region.start, r_->base + region.stop,
                                 [&] { to = run_plain(region, good, from, stop); });
         if (whole && to > from) {
             *i = to;
             return Move::write ? int{SA_OK} : check_read(region, from, to);
         }
-        // A fault, no guard, or a record that the file ends in: one by one.
+        // A fault, damage, no guard, or a record that the file ends in: one by one.
         for (to = from; to < stop; to++) {
             int64_t at = offset_of(to);
             if (!in(&region, at))
@@ -385,8 +410,7 @@ template <class Move> class Records {
             // In the zeros that were past the end from the start, reading is right.
             if (region.in_file(bad) >= region.file_size)
                 continue;
-            access_error(SA_FILE_TRUNCATED, false, bad, 0, region.file_name(), ret_);
-            return failed(SA_ACCESS, i);
+            return failed(truncated(region, false, bad, 0, ret_), i);
         }
         return SA_OK;
     }
@@ -451,6 +475,43 @@ int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_rep
     return transfer(r, offset, nbytes, CopyOut{out}, ret);
 }
 
+int sa_salvage(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_report *ret) try {
+    SharedLock lock(r->lock);
+    Region *region = nullptr;
+    if (int code = check_range(r, offset, nbytes, false, &region, ret))
+        return code;
+    uint64_t start = static_cast<uint64_t>(offset), stop = start + static_cast<uint64_t>(nbytes);
+    CopyOut move{out};
+    for (uint64_t at = start; at < stop;) {
+        region = r->table.find(at);
+        Range part{at, std::min(stop, region->stop)};
+        for (const Damage &damage : r->damage.copy(part.start, part.stop))
+            if (damage.start <= at)
+                part.stop = std::min(part.stop, damage.stop);  // pages of our own, which cannot fault
+            else
+                part.stop = std::min(part.stop, damage.start);
+        std::vector<Damage> damage = r->damage.copy(part.start, part.stop);
+        int code = SA_OK;
+        bool told = region->file && region->file->is_told(region->file->size_now());
+        if (damage.empty())
+            code = move_undamaged(r, *region, at, at - start, part.nbytes(), move, ret);
+        else
+            move(r->base + at, at - start, part.nbytes());
+        if (code && ret->reason == SA_FILE_TRUNCATED && told) {
+            memset(out + (ret->offset - start), 0, part.stop - ret->offset);
+        } else if (code) {
+            if (ret->reason == SA_IO_ERROR)
+                divert_fault(r->base + ret->offset);
+            return code;
+        }
+        at = part.stop;
+    }
+    ret->transferred = static_cast<uint64_t>(nbytes);
+    return SA_OK;
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
+}
+
 int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const char *data, sa_report *ret) {
     return transfer(r, offset, nbytes, CopyIn{data}, ret);
 }
@@ -505,7 +566,10 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
     if (write && region->file)
         good = still_in_file(r, *region, at, nbytes, true);
     if (good < nbytes)
-        return access_error(SA_FILE_TRUNCATED, write, at + good, 0, region->file_name(), ret);
+        return truncated(*region, write, at + good, 0, ret);
+    Damage damage;
+    if (region->can_fault && r->damage.any() && find_damage(r, {at, at + nbytes}, write, &damage))
+        return access_error(damage.reason, write, at, 0, region->file_name(), ret);
     if (!region->can_fault) {
         work();
     } else {
@@ -525,12 +589,12 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
                 continue;
             if (!reason)
                 reason = unknown_reason(*region, write);
+            if (reason == SA_FILE_TRUNCATED)
+                return truncated(*region, write, at, 0, ret);
             return access_error(reason, write, at, 0, region->file_name(), ret);
         }
     }
     if (!write && region->file)
         good = still_in_file(r, *region, at, nbytes, false);
-    if (good < nbytes)
-        return access_error(SA_FILE_TRUNCATED, write, at + good, 0, region->file_name(), ret);
-    return SA_OK;
+    return good < nbytes ? truncated(*region, write, at + good, 0, ret) : int{SA_OK};
 }

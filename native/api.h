@@ -37,7 +37,8 @@ enum sa_kind { SA_PRIVATE = 1, SA_ZERO = 2, SA_FILE = 3, SA_RAW = 4 };
 
 enum sa_file_mode { SA_FILE_READ = 0, SA_FILE_WRITE = 1, SA_FILE_COPY_ON_WRITE = 2 };
 
-enum sa_extent_method { SA_EXTENTS_BEST, SA_EXTENTS_SCAN, SA_EXTENTS_PAGEMAP };
+/* HELD: all that memory may hold, even where files have lost it. */
+enum sa_extent_method { SA_EXTENTS_BEST, SA_EXTENTS_SCAN, SA_EXTENTS_PAGEMAP, SA_EXTENTS_HELD };
 
 enum sa_advice {
     SA_ADVISE_NORMAL,
@@ -80,6 +81,16 @@ typedef struct {
     int32_t kind;
     int32_t writable;
 } sa_region;
+
+/* Part of windows that lost its file. */
+typedef struct {
+    uint64_t offset;
+    uint64_t nbytes;
+    uint64_t file; /* for sa_file_name */
+    int32_t reason;
+    int32_t kept; /* memory keeps what is written there, until there is room */
+    int32_t told;
+} sa_damage;
 
 /* What happened. Fields that sa_code does not name are left alone. */
 typedef struct {
@@ -142,7 +153,23 @@ int sa_advise(sa_reservation *r, int64_t offset, int64_t nbytes, int advice, sa_
 int sa_bind_numa(sa_reservation *r, int64_t offset, int64_t nbytes, int node, sa_report *ret);
 int sa_set_name(sa_reservation *r, int64_t offset, int64_t nbytes, const char *name,
                 sa_report *ret);
+
+/* What reaches files, and what is lost of them. sa_flush moves what windows kept for want of room into
+ * its file first; where there is still none, or a file lost what a window shows, that is SA_ACCESS. */
 int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+/* Everything that is damaged, sorted; `count` is the number there are, and if that is no more than
+ * `capacity` and with `tell` all of it counts as told. */
+int sa_list_damage(sa_reservation *r, int tell, sa_damage *damage, uint64_t capacity, uint64_t *count,
+                   sa_report *ret);
+/* Moves what is kept into its files, as sa_flush. SA_ACCESS for damage that nobody was told of, `count` bytes
+ * of it, and with `tell` all of it then counts as told. That which is kept comes first, and is a write;
+ * `lost_only` leaves it out. */
+int sa_check_damage(sa_reservation *r, int tell, int lost_only, sa_report *ret);
+/* What memory holds was saved elsewhere: errors of flush are no matter any more. */
+int sa_forgive(sa_reservation *r, sa_report *ret);
+/* Whether windows survive faults: the handler of SIGBUS, which is one for the process. 1 by default. */
+int sa_protect_windows(int on, sa_report *ret);
+int sa_windows_are_protected(void);
 
 /* Files by path. A pipe is not waited for. sa_close_file leaves -1 in the cell, and takes it. */
 int sa_open_file(const char *path, int writable, int *fd, sa_report *ret);
@@ -161,6 +188,9 @@ void sa_file_name(sa_reservation *r, uint64_t file, sa_report *ret);
 /* Guarded access, at any byte. Copies check the whole range, then move one piece from its start;
  * SA_MORE while there is more. */
 int sa_read(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_report *ret);
+/* The same, also of damaged pages, which read as what memory holds. What cannot be had is SA_ACCESS, and
+ * damage from then on. */
+int sa_salvage(sa_reservation *r, int64_t offset, int64_t nbytes, char *out, sa_report *ret);
 int sa_write(sa_reservation *r, int64_t offset, int64_t nbytes, const char *data, sa_report *ret);
 int sa_fill(sa_reservation *r, int64_t offset, int64_t nbytes, int value, sa_report *ret);
 /* One record; of 1, 2, 4 or 8 bytes by a single load or store. Reading puts it into the report. */

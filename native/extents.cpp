@@ -29,14 +29,13 @@ struct Search {
     size_t limit;
 };
 
-// Adds own memory that was touched. `*end` is how far it looked, which is less than asked for only where
+// Adds memory that was touched. `*end` is how far it looked, which is less than asked for only where
 // the limit is reached.
-int find_touched(const Search &search, std::vector<Range> *found, uint64_t *end) {
+int find_touched(const Search &search, Touched which, std::vector<Range> *found, uint64_t *end) {
     std::vector<Range> runs;
     const char *at = search.r->base + search.part.start;
-    bool may_look = !search.region.file && search.region.readable();
-    int error = os_find_touched(at, search.part.nbytes(), !may_look, search.method, search.limit, &runs,
-                                end);
+    int method = search.method == SA_EXTENTS_HELD ? int{SA_EXTENTS_BEST} : search.method;
+    int error = os_find_touched(at, search.part.nbytes(), which, method, search.limit, &runs, end);
     *end += search.part.start;
     for (Range run : runs)
         found->push_back({run.start + search.part.start, run.stop + search.part.start});
@@ -48,8 +47,9 @@ int find_data(const Search &search, std::vector<Range> *found, uint64_t *end) {
     const Region &region = search.region;
     uint64_t page = search.r->page_size, from = region.in_file(search.part.start);
     std::vector<Range> runs;
-    int error = os_find_data(region.file->fd(), region.file->own_position(), from,
-                             region.in_file(search.part.stop), search.limit, &runs, end);
+    Ask how = search.method == SA_EXTENTS_HELD || region.flush_errno ? Ask::Gently : region.file->ask();
+    int error = os_find_data(region.file->fd(), how, from, region.in_file(search.part.stop), search.limit,
+                             &runs, end);
     // An end in the middle of a page is the end of a run, which may go on.
     *end = std::min(search.part.stop, search.part.start + (*end - from + page - 1) / page * page);
     for (Range run : runs) {
@@ -72,6 +72,22 @@ void merge(const std::vector<Range> &a, const std::vector<Range> &b, uint64_t en
             append(ret, {run.start, std::min(run.stop, end)});
 }
 
+// Adds what windows keep for want of room: it need not be in memory just now.
+int find_kept(const Search &search, std::vector<Range> *found) {
+    std::vector<Range> kept;
+    for (Damage damage : search.r->damage.copy(search.part.start, search.part.stop))
+        if (damage.kept && damage.spare >= 0)
+            if (int error = find_kept_pages(search.r, damage, &kept))
+                return error;
+    std::vector<Range> both;
+    merge(*found, kept, search.part.stop, &both);
+    found->clear();
+    for (Range run : both)
+        if (run.stop > search.part.start)
+            append(found, {std::max(run.start, search.part.start), run.stop});
+    return 0;
+}
+
 int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end) {
     const Region &region = search.region;
     *end = search.part.stop;
@@ -84,8 +100,18 @@ int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end)
     }
     std::vector<Range> own, data;
     uint64_t own_end = *end, data_end = *end;
-    if (!region.shared)
-        if (int error = find_touched(search, &own, &own_end))
+    // The kernel forgets what it failed to write, and a file does not know what came after it was lost:
+    // there, what is in memory counts.
+    bool damaged = region.file && search.r->damage.any();
+    bool any_present = region.file && (damaged || search.method == SA_EXTENTS_HELD);
+    Touched which = any_present                          ? Touched::Present
+                    : region.file || !region.readable() ? Touched::OwnCopies
+                                                         : Touched::OwnMemory;
+    if (!region.shared || any_present)
+        if (int error = find_touched(search, which, &own, &own_end))
+            return error;
+    if (damaged)
+        if (int error = find_kept(search, &own))
             return error;
     if (region.file)
         if (int error = find_data(search, &data, &data_end))
@@ -102,7 +128,7 @@ namespace sparsearray {
 int file_data(const File &file, uint64_t start, uint64_t stop, std::vector<Range> *ret) {
     uint64_t page = os_page_size(), end;
     std::vector<Range> runs;
-    if (int error = os_find_data(file.fd(), file.own_position(), start, stop, SIZE_MAX, &runs, &end))
+    if (int error = os_find_data(file.fd(), file.ask(), start, stop, SIZE_MAX, &runs, &end))
         return error;
     for (Range run : runs)
         append(ret, {run.start / page * page, std::min(stop, (run.stop + page - 1) / page * page)});
@@ -154,9 +180,11 @@ int sa_extents(sa_reservation *r, int64_t offset, int64_t nbytes, int method, in
         // What the file has lost is no hole.
         uint64_t wanted = std::min(part.stop, last) - part.start;
         uint64_t there = region->file ? still_in_file(r, *region, part.start, wanted, false) : wanted;
-        if (there < wanted)
+        if (there < wanted && method != SA_EXTENTS_HELD) {
+            region->file->tell_size();
             return access_error(SA_FILE_TRUNCATED, false, std::max(first, part.start + there), 0,
                                 region->file_name(), ret);
+        }
         size_t limit = (capacity - found.size()) / 2;  // a region is searched in up to two ways
         if (int error = find_extents({r, *region, part, method, limit}, &found, &at))
             return system_error(error, region->file_name(), ret);

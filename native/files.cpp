@@ -21,15 +21,18 @@ uint64_t File::size_now() const {
     // shares its description with one of the user's.
     if (own_position_) {
         off_t end = lseek(fd_, 0, SEEK_END);
-        return end < 0 ? 0 : static_cast<uint64_t>(end);
+        return end < 0 ? kUnknownSize : static_cast<uint64_t>(end);
     }
     struct stat st;
-    return fstat(fd_, &st) < 0 ? 0 : static_cast<uint64_t>(st.st_size);
+    return fstat(fd_, &st) < 0 ? kUnknownSize : static_cast<uint64_t>(st.st_size);
 }
 
 int File::make_writable(int fd, bool own_position) {
-    if (dup3(fd, fd_, O_CLOEXEC) < 0)
+    bool before = own_position_.exchange(false);  // true for neither, while it is not clear which it is
+    if (dup3(fd, fd_, O_CLOEXEC) < 0) {
+        own_position_ = before;
         return errno;
+    }
     own_position_ = own_position;
     writable_ = true;
     return 0;

@@ -1,6 +1,7 @@
 // The files that a reservation has windows of: one descriptor each, however many windows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -10,6 +11,9 @@
 #include "os.h"
 
 namespace sparsearray {
+
+// Of a file that does not say: it has lost nothing that anybody knows of.
+constexpr uint64_t kUnknownSize = UINT64_MAX;
 
 class File {
   public:
@@ -24,19 +28,24 @@ class File {
     bool size_can_change() const { return size_can_change_; }
     const std::string &name() const { return name_; }
     uint64_t id() const { return id_; }
-    bool own_position() const { return own_position_; }
+    Ask ask() const { return own_position_ ? Ask::BySeeking : Ask::ByOpening; }
     // As the file system has it now.
     uint64_t size_now() const;
+    // Somebody is told that it became shorter, or was told, and it is as long as it was then.
+    void tell_size() { told_size_ = size_now(); }
+    void forget_told() { told_size_ = kUnknownSize; }  // for a window that is made anew
+    bool is_told(uint64_t size) const { return size >= told_size_ && size != kUnknownSize; }
     // Goes over to a descriptor that may write, under the number it had.
     int make_writable(int fd, bool own_position);
 
   private:
     int fd_;
-    bool own_position_;
+    std::atomic<bool> own_position_;  // a signal handler may ask for the size
     bool writable_;
     bool size_can_change_;
     std::string name_;
     uint64_t id_;
+    std::atomic<uint64_t> told_size_{UINT64_MAX};
 };
 
 class FileSet {

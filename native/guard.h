@@ -1,14 +1,16 @@
-// Recoverable access to mapped files.
+// Recoverable access to mapped files, and the handler of SIGBUS.
 //
 // Use case: a file that somebody else cuts short, a full disk or a bad sector turns a load or store on
 // its mapping into SIGBUS, which ends the process. Inside run_guarded it ends the access instead.
 //
 // How it works:
-// 1. guard_install puts a SIGBUS handler in place, once, when the first file is mapped.
+// 1. guard_install puts a SIGBUS handler in place when the first file is mapped, and guard_rearm does it
+//    again when a window is made and somebody else has taken the signal.
 // 2. run_guarded notes the address range it is about to touch and a place to come back to
 //    (sigsetjmp without the signal mask, some 10 ns), and runs its body.
-// 3. The handler jumps back there if the kernel raised the fault and the address lies in that range;
-//    everything else it hands to the handler that was there before.
+// 3. The handler jumps back there if the kernel raised the fault and the address lies in that range. If
+//    it lies in a window instead, the window gets other pages (damage.h). Everything else goes to the
+//    handler that was there before.
 // 4. The handler is not ours for ever: signal.signal, faulthandler and pytest replace it, and a thread
 //    can block the signal. So a caller asks guard_ready first, and if the answer is no uses
 //    os_copy_quietly, which raises no signal, or an ArmedGuard where only an instruction will do.
@@ -41,6 +43,11 @@ struct Guard {
 extern thread_local Guard *volatile current_guard SA_SIGNAL_SAFE_TLS;
 
 int guard_install();
+// Puts the handler in place again, unless guard_protect_windows(false) was called.
+void guard_rearm();
+// Whether windows are protected: gives the signal back to who had it, or takes it again. 0 or an errno.
+int guard_protect_windows(bool on);
+bool guard_protects_windows();
 // Whether the handler is in place and this thread lets the signal through: two system calls.
 bool guard_ready();
 

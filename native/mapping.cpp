@@ -1,4 +1,4 @@
-// What is mapped where, and what reaches the files behind it.
+// What is mapped where.
 //
 // Each checks everything it can before it changes anything, changes the pages, and then the table; the
 // table's part cannot fail (RegionTable::prepare).
@@ -7,10 +7,8 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <set>
 #include <shared_mutex>
 #include <sys/mman.h>
-#include <unistd.h>
 #include <vector>
 
 #include "extents.h"
@@ -222,6 +220,9 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
                              region.file_offset))
         return system_error(error, request.name, ret);
     Region window = region;
+    if (window.file)
+        window.file->forget_told();
+    r->damage.forget(window.start, window.stop);
     r->table.replace(std::move(region));
     if (request.skip_holes)
         lay_over_holes(r, window);
@@ -237,6 +238,7 @@ int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_
         return code;
     if (int error = place_anonymous(r, range, PROT_READ | PROT_WRITE, reserve))
         return system_error(error, "", ret);
+    r->damage.forget(range.start, range.stop);
     r->table.replace(private_region(range, reserve));
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -254,6 +256,7 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     Region region = private_region(range, false);
     region.kind = SA_ZERO;
     region.prot = PROT_READ;
+    r->damage.forget(range.start, range.stop);
     r->table.replace(std::move(region));
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -335,12 +338,22 @@ int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret
         window.file_size = facts.size_can_change || facts.size % page ? facts.size : UINT64_MAX;
         window.can_fault = facts.can_fault;
         r->table.prepare();
-        // Windows may be alive: the pages change in one step, and still show what the file holds.
+        // Windows may be alive: the pages change in one step, and still show what the file holds. The table
+        // comes first, so that no fault finds pages of a file that it does not know of.
+        window.shown = true;
+        Region zeros = hole;
+        zeros.file_offset += static_cast<int64_t>(window.start - hole.start);
+        zeros.start = window.start;
+        zeros.stop = window.stop;
+        r->table.replace(window);
         error = os_place(r->base + window.start, window.nbytes(), window.prot, MAP_SHARED,
                          window.file->fd(), window.file_offset);
-        if (error)
-            return system_error(error, window.file_name(), ret);
-        r->table.replace(window);
+        if (error) {
+            int code = system_error(error, window.file_name(), ret);
+            r->table.prepare();
+            r->table.replace(std::move(zeros));
+            return code;
+        }
         lay_over_holes(r, window);
     }
     ret->count = found;
@@ -359,6 +372,7 @@ int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     r->table.prepare();
     if (int error = os_make_hole(r->base + range.start, range.nbytes()))
         return system_error(error, "", ret);
+    r->damage.forget(range.start, range.stop);
     r->table.erase(range.start, range.stop);
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -370,19 +384,24 @@ namespace {
 // One region's part of set_writable, in memory and in the table.
 int set_part_writable(sa_reservation *r, Region part, bool writable) {
     char *at = r->base + part.start;
-    int error = 0, prot = writable ? part.prot | PROT_WRITE : part.prot & ~PROT_WRITE;
-    if (part.kind == SA_ZERO && writable) {
-        // All zeros, so fresh memory shows the same.
-        error = os_place(at, part.nbytes(), prot, os_flags_private(false), -1, 0);
-        part.kind = SA_PRIVATE;
-    } else if (prot != part.prot) {
-        error = os_protect(at, part.nbytes(), prot);
-    }
-    if (error)
-        return error;
+    int prot = writable ? part.prot | PROT_WRITE : part.prot & ~PROT_WRITE;
+    if (prot == part.prot && part.kind != SA_RAW)  // what is cut off a raw mapping stays apart
+        return 0;
+    Region old = part;
     part.prot = prot;
-    r->table.replace(std::move(part));
-    return 0;
+    if (part.kind == SA_ZERO)
+        part.kind = SA_PRIVATE;
+    // The table comes first: pages that a fault puts here meanwhile can then be written, too.
+    r->table.replace(part);
+    // What was all zeros is fresh memory, which shows the same.
+    int error = old.kind == SA_ZERO
+                    ? os_place(at, part.nbytes(), prot, os_flags_private(false), -1, 0)
+                    : os_protect(at, part.nbytes(), prot);
+    if (error) {
+        r->table.prepare();
+        r->table.replace(std::move(old));
+    }
+    return error;
 }
 
 }  // namespace
@@ -425,89 +444,9 @@ int sa_check_unpinned(sa_reservation *r, int64_t offset, int64_t nbytes, sa_repo
 
 int sa_accept_ends(sa_reservation *r, sa_report *) {
     Exclusive lock(r->lock);
+    std::lock_guard<FaultLock> held(fault_lock);
     for (auto &[start, region] : r->table.map())
         if (region.file && region.file_size != UINT64_MAX)
             region.file_size = std::min(region.file_size, region.file->size_now());
     return r->closed ? SA_CLOSED : SA_OK;
-}
-
-// ---------------------------------------------------------------------------------- flush
-
-namespace {
-
-struct Dirty {
-    Range range;
-    std::shared_ptr<File> file;
-    int error;
-};
-
-struct DropHold {
-    void operator()(sa_reservation *r) const { r->drop_hold(); }
-};
-
-// msync writes the range, fsync what the file system keeps about the file.
-int write_back(sa_reservation *r, std::vector<Dirty> &dirty) {
-    int first = 0;
-    std::set<File *> synced;
-    for (Dirty &part : dirty) {
-        if (msync(r->base + part.range.start, part.range.nbytes(), MS_SYNC) < 0)
-            part.error = errno;
-        if (synced.insert(part.file.get()).second && fsync(part.file->fd()) < 0)
-            part.error = errno;
-        first = first ? first : part.error;
-    }
-    return first;
-}
-
-// The kernel reports a lost write once; we keep saying it until the pages are mapped anew.
-void remember_errors(sa_reservation *r, const std::vector<Dirty> &dirty) {
-    for (auto &[start, region] : r->table.map())
-        for (const Dirty &part : dirty)
-            if (part.error && region.file == part.file && region.shared && region.may_write)
-                region.flush_errno = part.error;
-}
-
-}  // namespace
-
-int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
-    std::vector<Dirty> dirty;
-    int sticky = 0;
-    {
-        Shared lock(r->lock);
-        if (int code = check_bounds(r, offset, nbytes, ret))
-            return code;
-        uint64_t page = r->page_size, start = static_cast<uint64_t>(offset) / page * page;
-        uint64_t stop = static_cast<uint64_t>(offset + nbytes);
-        Range range{start, nbytes ? (stop + page - 1) / page * page : start};
-        each_region(r, range, [&](const Region &region, Range part) {
-            if (region.file && region.shared && region.may_write) {
-                dirty.push_back({part, region.file, 0});
-                if (region.flush_errno && !sticky) {
-                    sticky = region.flush_errno;
-                    ret->offset = part.start;
-                    system_error(sticky, region.file_name(), ret);
-                }
-            }
-            return int{SA_OK};
-        });
-        r->hold();
-    }
-    // The disk may be slow: it keeps the memory, but no mapping change waits for it.
-    std::unique_ptr<sa_reservation, DropHold> held(r);
-    int error = write_back(r, dirty);
-    if (error) {
-        Exclusive lock(r->lock);
-        remember_errors(r, dirty);
-    }
-    if (sticky)
-        return SA_SYSTEM;
-    for (const Dirty &part : dirty) {
-        if (part.error) {
-            ret->offset = part.range.start;
-            return system_error(part.error, part.file->name().c_str(), ret);
-        }
-    }
-    return SA_OK;
-} catch (const std::bad_alloc &) {
-    return system_error(ENOMEM, "", ret);
 }

@@ -52,7 +52,7 @@ bool os_refuses_flags(int prot, int flags, char *ret, uint64_t nbytes);
 int os_protect(char *address, uint64_t nbytes, int prot);
 // Gives pages back: they read as zero, or from their file. ENOTSUP: map them anew instead.
 int os_discard(char *address, uint64_t nbytes);
-// Faults pages in. EFAULT: some page cannot be had; ENOTSUP: touch them instead.
+// Faults pages in, also in a signal handler. EFAULT: some page cannot be had; ENOTSUP: touch them instead.
 int os_populate(char *address, uint64_t nbytes, bool write);
 int os_advise(char *address, uint64_t nbytes, int advice);
 // Lets a read-only range of zeros use huge zero pages; it is no error if it cannot.
@@ -64,21 +64,36 @@ int os_describe_file(int fd, OsFile *ret);
 // Takes the disk space of a range that lies within the file.
 int os_allocate(int fd, int64_t offset, uint64_t nbytes);
 
-// Which pages of own memory may hold something, at most `limit` runs, added to `found` as offsets from
-// `address`. `*end` is how far it looked. `own_copies`: of a file's window, those copied on write only; none is read.
-// `method` is one of sa_extent_method.
-int os_find_touched(const char *address, uint64_t nbytes, bool own_copies, int method, size_t limit,
+enum class Touched {
+    OwnMemory,
+    OwnCopies,  // of a file's window, those copied on write; none is read
+    Present     // whatever is in memory and seen by the process; none is read
+};
+// Which pages may hold something, at most `limit` runs, added to `found` as offsets from `address`. `*end`
+// is how far it looked. `method` is one of sa_extent_method.
+int os_find_touched(const char *address, uint64_t nbytes, Touched which, int method, size_t limit,
                     std::vector<Range> *found, uint64_t *end);
+// How a file can be asked: by its own descriptor, which moves the position; by opening it anew; or, as that
+// has FUSE forget what it could not write, so only elsewhere.
+enum class Ask { BySeeking, ByOpening, Gently };
 // Which bytes of a file may hold something, at most `limit` runs, in bytes of the file. Where nobody can
 // tell it is the whole range.
-int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
-                 std::vector<Range> *found, uint64_t *end);
+int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
+                 uint64_t *end);
 // How many bytes the system reads around a page of a file that is looked at.
 uint64_t os_read_ahead(int fd);
 // How many mappings are left of the half of them that may serve to skip holes.
 uint64_t os_mappings_to_spare();
 // Makes a hole in a file. ENOTSUP where it cannot have holes.
 int os_punch_file(int fd, int64_t offset, uint64_t nbytes);
+
+// For signal handlers:
+// Replaces pages inside a reservation, with those of a file in memory, or where `spare` is -1 with zeros.
+int os_substitute(char *address, uint64_t nbytes, int prot, int spare, uint64_t spare_offset);
+// A file in memory, as large as can be and empty; -1 where there is none.
+int os_make_spare();
+// How many bytes of a file from `start` on are a hole, up to `stop`; 0 where nobody can tell.
+uint64_t os_hole_after(int fd, uint64_t start, uint64_t stop);
 
 // Whether the page is memory of the process's own, copied on write from its file; false where nobody
 // can tell.

@@ -103,9 +103,12 @@ int os_make_joinable(char *address) {
     if (mprotect(address, page, PROT_READ | PROT_WRITE) < 0)
         return errno;
     *static_cast<volatile char *>(address) = 0;
-    if (madvise(address, page, MADV_DONTNEED) < 0)
-        return errno;
-    return errno_of(mprotect(address, page, PROT_NONE));
+    int error = errno_of(madvise(address, page, MADV_DONTNEED));
+    if (mprotect(address, page, PROT_NONE) < 0) {
+        error = errno;
+        os_make_hole(address, page);  // once more, another way: nobody may get at a hole
+    }
+    return error;
 }
 
 // Below which the next reservation may find its place at the first try. From above, as the kernel does
@@ -379,14 +382,14 @@ bool is_zero(const char *page) {
 }
 
 // ENOTTY: no such call.
-int find_by_scan(int pagemap, uint64_t address, uint64_t nbytes, bool own_copies, size_t limit,
+int find_by_scan(int pagemap, uint64_t address, uint64_t nbytes, Touched which, size_t limit,
                  std::vector<Range> *found, uint64_t *end) {
     ScanRange ranges[kScanRanges];
     ScanRequest request = {};
     request.size = sizeof request;
     request.stop = address + nbytes;
     request.ranges = reinterpret_cast<uint64_t>(ranges);
-    request.inverted = request.required = kScanZero | (own_copies ? kScanFile : 0);
+    request.inverted = request.required = kScanZero | (which == Touched::OwnCopies ? kScanFile : 0);
     request.any_of = request.returned = kScanPresent | kScanSwapped;
     for (*end = 0; *end < nbytes && found->size() < limit;) {
         request.start = address + *end;
@@ -402,7 +405,7 @@ int find_by_scan(int pagemap, uint64_t address, uint64_t nbytes, bool own_copies
     return 0;
 }
 
-int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, bool own_copies, size_t limit,
+int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, Touched which, size_t limit,
                     std::vector<Range> *found, uint64_t *end) {
     uint64_t page = os_page_size();
     std::vector<uint64_t> entries(static_cast<size_t>(std::min<uint64_t>(nbytes / page, kPageEntries)));
@@ -417,11 +420,11 @@ int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, bool own_
         for (size_t i = 0; i < count; i++, *end += page) {
             uint64_t entry = entries[i];
             if (!(entry & (kPagePresent | kPageSwapped)) ||
-                (own_copies && (entry & kPageFileOrShared)))
+                (which == Touched::OwnCopies && (entry & kPageFileOrShared)))
                 continue;
             // The zero page looks like any other here. Pages of files can be gone by now.
             // SAFETY: the caller keeps the range mapped and readable, and *end < nbytes.
-            if (!own_copies && (entry & kPagePresent) && is_zero(address + *end))
+            if (which == Touched::OwnMemory && (entry & kPagePresent) && is_zero(address + *end))
                 continue;
             if (found->size() == limit && found->back().stop != *end)
                 return 0;
@@ -431,12 +434,18 @@ int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, bool own_
     return 0;
 }
 
+// By a file system in another process; one that does not answer is, too.
+bool is_served(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) < 0 || static_cast<uint64_t>(fs.f_type) == kFuseMagic;
+}
+
 // A descriptor whose position is nobody else's.
 std::string own_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
 }  // namespace
 
-int os_find_touched(const char *address, uint64_t nbytes, bool own_copies, int method, size_t limit,
+int os_find_touched(const char *address, uint64_t nbytes, Touched which, int method, size_t limit,
                     std::vector<Range> *found, uint64_t *end) {
     Descriptor pagemap("/proc/self/pagemap");
     if (pagemap.get() < 0) {  // no /proc: anything may be there
@@ -445,21 +454,19 @@ int os_find_touched(const char *address, uint64_t nbytes, bool own_copies, int m
         return 0;
     }
     if (method != SA_EXTENTS_PAGEMAP) {
-        int error = find_by_scan(pagemap.get(), reinterpret_cast<uint64_t>(address), nbytes, own_copies,
+        int error = find_by_scan(pagemap.get(), reinterpret_cast<uint64_t>(address), nbytes, which,
                                  limit, found, end);
         if (error != ENOTTY || method == SA_EXTENTS_SCAN)
             return error == ENOTTY ? ENOTSUP : error;
     }
-    return find_by_pagemap(pagemap.get(), address, nbytes, own_copies, limit, found, end);
+    return find_by_pagemap(pagemap.get(), address, nbytes, which, limit, found, end);
 }
 
-int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
-                 std::vector<Range> *found, uint64_t *end) {
-    struct statfs fs;
-    // A server that does not answer this is one of FUSE too.
-    bool served = fstatfs(fd, &fs) < 0 || static_cast<uint64_t>(fs.f_type) == kFuseMagic;
-    Descriptor own(own_position && !served ? "" : own_path(fd).c_str());
-    int seekable = own_position && !served ? fd : own.get();
+int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
+                 uint64_t *end) {
+    bool served = is_served(fd), seeks = how == Ask::BySeeking && !served;
+    Descriptor own(seeks || (served && how == Ask::Gently) ? "" : own_path(fd).c_str());
+    int seekable = seeks ? fd : own.get();
     // Only the server knows the holes of a file in FUSE, and not what waits to be written to it. If that
     // fails, the error is told once for each opening of the file: this one is not that of flush.
     if (served && seekable >= 0)
@@ -513,6 +520,41 @@ int os_punch_file(int fd, int64_t offset, uint64_t nbytes) {
                                    static_cast<off_t>(nbytes)));
     // EPERM: sealed, or for appending only; what is mapped can be written all the same.
     return error == EOPNOTSUPP || error == ENOSYS || error == EPERM ? ENOTSUP : error;
+}
+
+int os_substitute(char *address, uint64_t nbytes, int prot, int spare, uint64_t spare_offset) {
+    int flags = spare < 0 ? kPrivate | MAP_NORESERVE | MAP_FIXED : MAP_SHARED | MAP_FIXED;
+    // SAFETY: the caller has found the pages in a region.
+    void *at = mmap(address, nbytes, prot, flags, spare, static_cast<off_t>(spare_offset));
+    return at == MAP_FAILED ? errno : 0;
+}
+
+int os_make_spare() {
+    int fd = static_cast<int>(syscall(SYS_memfd_create, "sparsearray", 1u /* MFD_CLOEXEC */));
+    if (fd >= 0 && ftruncate(fd, off_t{1} << 62) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+uint64_t os_hole_after(int fd, uint64_t start, uint64_t stop) {
+    if (is_served(fd))
+        return 0;
+    // By hand: a signal handler must not call snprintf.
+    char path[32] = "/proc/self/fd/";
+    char digits[12], *digit = digits;
+    for (int rest = fd; digit == digits || rest; rest /= 10)
+        *digit++ = static_cast<char>('0' + rest % 10);
+    for (char *to = path + strlen(path); digit > digits;)
+        *to++ = *--digit;
+    int own = open(path, O_RDONLY | O_CLOEXEC);
+    if (own < 0)
+        return 0;
+    off_t data = lseek(own, static_cast<off_t>(start), SEEK_DATA);
+    uint64_t end = data >= 0 ? std::min(static_cast<uint64_t>(data), stop) : errno == ENXIO ? stop : start;
+    close(own);
+    return end - start;
 }
 
 bool os_is_own_copy(const char *page) {

@@ -175,7 +175,7 @@ int os_describe_file(int fd, OsFile *ret) {
 int os_allocate(int, int64_t, uint64_t) { return ENOTSUP; }
 
 // Nobody tells: anything may be there.
-int os_find_touched(const char *, uint64_t nbytes, bool, int method, size_t, std::vector<Range> *found,
+int os_find_touched(const char *, uint64_t nbytes, Touched, int method, size_t, std::vector<Range> *found,
                     uint64_t *end) {
     if (method != SA_EXTENTS_BEST)
         return ENOTSUP;
@@ -184,12 +184,12 @@ int os_find_touched(const char *, uint64_t nbytes, bool, int method, size_t, std
     return 0;
 }
 
-int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_t limit,
-                 std::vector<Range> *found, uint64_t *end) {
+int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
+                 uint64_t *end) {
     *end = stop;
 #ifdef SEEK_DATA
     // A seek would move the position of the user's own descriptor.
-    for (uint64_t at = start; own_position && at < stop;) {
+    for (uint64_t at = start; how == Ask::BySeeking && at < stop;) {
         off_t data = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
         if (data < 0 && errno == ENXIO)
             return 0;
@@ -208,12 +208,22 @@ int os_find_data(int fd, bool own_position, uint64_t start, uint64_t stop, size_
             return 0;
     }
 #endif
-    (void)fd, (void)own_position, (void)limit;
+    (void)fd, (void)how, (void)limit;
     found->push_back({start, stop});
     return 0;
 }
 
 uint64_t os_read_ahead(int) { return 0; }
+
+int os_substitute(char *address, uint64_t nbytes, int prot, int, uint64_t) {
+    // SAFETY: the caller has found the pages in a region.
+    void *at = mmap(address, nbytes, prot, kPrivate | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+int os_make_spare() { return -1; }
+
+uint64_t os_hole_after(int, uint64_t, uint64_t) { return 0; }
 
 uint64_t os_mappings_to_spare() {
     // Linux again: other systems have no such limit.

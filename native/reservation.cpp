@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
 #include <set>
@@ -33,29 +34,34 @@ Registry &registry() {
 
 void before_fork() {
     registry().lock.lock();
-    guard_before_fork();
     for (sa_reservation *r : registry().all) {
         // Shared is enough to keep mapping changes out, and does not wait for a long copy.
         r->lock.lock_shared();
         r->holders.lock();
     }
+    guard_before_fork();
+    fault_lock.lock();
 }
 
 void after_fork_in_parent() {
+    damage_after_fork();
+    fault_lock.unlock();
+    guard_after_fork();
     for (sa_reservation *r : registry().all) {
         r->holders.unlock();
         r->lock.unlock_shared();
     }
-    guard_after_fork();
     registry().lock.unlock();
 }
 
 void after_fork_in_child() {
+    damage_after_fork();
+    fault_lock.unlock();
+    guard_after_fork();
     for (sa_reservation *r : registry().all) {
         r->holders.unlock();
         r->lock.init();
     }
-    guard_after_fork();
     registry().lock.unlock();
 }
 
@@ -64,9 +70,20 @@ int watch_forks() {
     return error;
 }
 
+// Where they lie, as long as they have their range: for signal handlers, under fault_lock.
+using Places = std::map<const char *, sa_reservation *>;
+
+Places &places() {
+    static Places *the = new Places;
+    return *the;
+}
+
 void remember(sa_reservation *r) {
+    Places made = {{r->base, r}};
     std::lock_guard<std::mutex> lock(registry().lock);
     registry().all.insert(r);
+    std::lock_guard<FaultLock> held(fault_lock);
+    places().insert(made.extract(made.begin()));
 }
 
 void forget(sa_reservation *r) {
@@ -74,7 +91,21 @@ void forget(sa_reservation *r) {
     registry().all.erase(r);
 }
 
+void forget_place(sa_reservation *r) {
+    Places::node_type gone;
+    std::lock_guard<FaultLock> held(fault_lock);
+    gone = places().extract(r->base);
+}
+
 }  // namespace
+
+sa_reservation *sparsearray::reservation_at(const char *address) {
+    auto it = places().upper_bound(address);
+    if (it == places().begin())
+        return nullptr;
+    sa_reservation *r = std::prev(it)->second;
+    return address < r->base + r->nbytes ? r : nullptr;
+}
 
 void RwLock::init() {
     pthread_rwlockattr_t attributes;
@@ -90,6 +121,7 @@ void RwLock::init() {
 
 void sa_reservation::release_if_idle() {
     if (holds == 0 && taken && (closed || !owned)) {
+        forget_place(this);
         os_release(base, reserved);
         taken = false;
     }
@@ -196,9 +228,14 @@ int unknown_reason(const Region &region, bool write) {
 int reason_of_fault(const Region &region, uint64_t at, bool write) {
     if (!region.file)
         return SA_IO_ERROR;
-    uint64_t position = region.in_file(at);
-    if (region.file_size != UINT64_MAX && position >= region.file->size_now())
-        return SA_FILE_TRUNCATED;
+    uint64_t position = region.in_file(at), size = kUnknownSize;
+    if (region.file_size != UINT64_MAX) {
+        size = region.file->size_now();
+        if (size == kUnknownSize)
+            return SA_IO_ERROR;
+        if (position >= size)
+            return SA_FILE_TRUNCATED;
+    }
     if (region.huge_page)
         return SA_NO_MEMORY;
     char byte;
@@ -208,7 +245,7 @@ int reason_of_fault(const Region &region, uint64_t at, bool write) {
     if (region.shared || !write) {
         uint64_t page = os_page_size(), start = position / page * page;
         int error = os_allocate(region.file->fd(), static_cast<int64_t>(start),
-                                std::min(page, region.file->size_now() - start));
+                                std::min(page, size - start));
         if (error == ENOSPC || error == EDQUOT || (error == EBADF && is_on_full_disk(region)))
             return SA_NO_SPACE;
         if (write && error && error != ENOTSUP)
@@ -341,6 +378,16 @@ int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable
         }
         at = region->stop;
     }
+    bool can_fault = false;
+    for (uint64_t at = start; at < stop;) {
+        Region *region = r->table.find(at);
+        if (region->file)
+            __atomic_store_n(&region->shown, true, __ATOMIC_RELAXED);
+        can_fault |= region->can_fault;
+        at = region->stop;
+    }
+    if (can_fault)
+        guard_rearm();
     ret->writable = writable == 0 ? 0 : can_write;
     auto made = std::make_unique<sa_pin>();
     made->reservation = r;

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "core.h"
+#include "damage.h"
 #include "files.h"
 #include "pins.h"
 #include "table.h"
@@ -43,6 +44,7 @@ struct sa_reservation {
     sparsearray::RwLock lock;
     bool closed = false;
     sparsearray::RegionTable table;
+    sparsearray::DamageList damage;
     sparsearray::FileSet files;
 
     // Who keeps the memory: the owner, pins, and calls that work on it without `lock`.
@@ -61,6 +63,9 @@ struct sa_reservation {
 };
 
 namespace sparsearray {
+
+// The reservation that holds an address, or null. With fault_lock held.
+sa_reservation *reservation_at(const char *address);
 
 // What all calls on bytes check first: no overflow, whatever the arguments.
 inline int check_bounds(const sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {

@@ -12,6 +12,14 @@ using namespace sparsearray;
 
 namespace {
 
+// Pages that lost their file are not what the file has.
+int check_undamaged(sa_reservation *r, const Region &region, Range part, bool write, sa_report *ret) {
+    Damage damage;
+    if (!region.file || !r->damage.any() || !find_damage(r, part, write, &damage))
+        return SA_OK;
+    return access_error(damage.reason, write, damage.start, 0, region.file_name(), ret);
+}
+
 int discard_part(sa_reservation *r, const Region &region, Range part) {
     char *at = r->base + part.start;
     int error = os_discard(at, part.nbytes());
@@ -36,7 +44,7 @@ int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     if (int code = each_region(r, range, [&](const Region &region, Range part) {
             bool keeps_bytes = region.shared || region.kind == SA_ZERO;
             return keeps_bytes || region.writable()
-                       ? SA_OK
+                       ? check_undamaged(r, region, part, true, ret)
                        : access_error(SA_READ_ONLY, true, part.start, 0, region.file_name(), ret);
         }))
         return code;
@@ -66,8 +74,11 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
         filled_only |= region.shared ? !region.file : region.file != nullptr;
         uint64_t from = std::max(first, part.start), n = std::min(last, part.stop) - from;
         uint64_t good = region.file ? still_in_file(r, region, from, n, region.shared) : n;
-        return good == n ? int{SA_OK}
-                         : access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);
+        if (good < n) {
+            region.file->tell_size();
+            return access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);
+        }
+        return check_undamaged(r, region, part, true, ret);
     });
     if (code || whole.start >= whole.stop)
         return code;
@@ -122,13 +133,21 @@ int populate(sa_reservation *r, const Region &region, Range part, bool write, ui
 constexpr uint64_t kCommitPiece = uint64_t{64} << 20;
 
 int fetch_part(sa_reservation *r, const Region &region, Range part, bool write, sa_report *ret) {
+    int damaged = check_undamaged(r, region, part, write, ret);
+    if (damaged)
+        part.stop = ret->offset;
     uint64_t bad;
-    int error = populate(r, region, part, write, &bad);
-    if (!error)
-        return SA_OK;
-    int reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : reason_of_fault(region, bad, write);
+    int reason = 0;
+    for (int tries = 0; !reason && tries < 4; tries++) {  // it may be had by now, as in move_undamaged
+        int error = part.nbytes() ? populate(r, region, part, write, &bad) : 0;
+        if (!error)
+            return damaged;
+        reason = error == ENOMEM || region.huge_page ? SA_NO_MEMORY : reason_of_fault(region, bad, write);
+    }
     if (!reason)
         reason = unknown_reason(region, write);
+    if (reason == SA_FILE_TRUNCATED)
+        region.file->tell_size();
     return access_error(reason, write, bad, 0, region.file_name(), ret);
 }
 
@@ -211,7 +230,7 @@ int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
     if (int code = check_bounds(r, offset, nbytes, ret))
         return code;
     return each_region(r, pages_around(r, offset, nbytes), [&](const Region &region, Range part) {
-        if (region.file && region.shared && !region.huge_page)
+        if (region.file && region.shared && !region.huge_page && !r->damage.any())
             os_discard(r->base + part.start, part.nbytes());  // it can be fetched again
         return int{SA_OK};
     });

@@ -1,9 +1,11 @@
 #include "table.h"
 
 #include <algorithm>
+#include <mutex>
 #include <sys/mman.h>
 
 #include "core.h"
+#include "damage.h"
 
 namespace sparsearray {
 
@@ -53,26 +55,47 @@ void RegionTable::split(uint64_t at) {
     insert(std::move(tail));
 }
 
-void RegionTable::erase(uint64_t start, uint64_t stop) {
+void RegionTable::cut(uint64_t start, uint64_t stop) {
     split(start);
     split(stop);
-    map_.erase(map_.lower_bound(start), map_.lower_bound(stop));
+    for (auto it = map_.lower_bound(start); it != map_.end() && it->first < stop;)
+        gone_.insert(map_.extract(it++));
 }
 
+void RegionTable::erase(uint64_t start, uint64_t stop) {
+    {
+        std::lock_guard<FaultLock> held(fault_lock);
+        cut(start, stop);
+    }
+    gone_.clear();
+}
+
+void RegionTable::clear() { erase(0, UINT64_MAX); }
+
 void RegionTable::replace(Region region) {
-    erase(region.start, region.stop);
+    {
+        std::lock_guard<FaultLock> held(fault_lock);
+        cut(region.start, region.stop);
+        join(std::move(region));
+    }
+    gone_.clear();
+}
+
+void RegionTable::join(Region &&region) {
     auto next = map_.lower_bound(region.stop);
     if (next != map_.end() && region.is_joined_to(next->second)) {
         region.stop = next->second.stop;
         // The later look at the file is the better one.
         region.file_size = std::max(region.file_size, next->second.file_size);
-        next = map_.erase(next);
+        region.shown |= next->second.shown;
+        gone_.insert(map_.extract(next++));
     }
     if (next != map_.begin()) {
         Region &previous = std::prev(next)->second;
         if (previous.is_joined_to(region)) {
             previous.stop = region.stop;
             previous.file_size = std::max(previous.file_size, region.file_size);
+            previous.shown |= region.shown;
             return;
         }
     }

@@ -27,6 +27,7 @@ struct Region {
     uint64_t file_size = UINT64_MAX;  // when it was mapped; UINT64_MAX where files have none
     uint64_t huge_page = 0;           // it can be cut in multiples of this only
     int flush_errno = 0;              // what a flush failed with
+    bool shown = false;  // a window was made of a part of it; set with the table shared, by __atomic_store
 
     uint64_t nbytes() const { return stop - start; }
     bool readable() const;
@@ -41,6 +42,7 @@ struct Region {
     bool is_joined_to(const Region &next) const;
 };
 
+// It changes under fault_lock, so that a signal handler can look a region up.
 class RegionTable {
   public:
     using Map = std::map<uint64_t, Region>;  // by start
@@ -50,7 +52,7 @@ class RegionTable {
     // Puts `region` where it says, over whatever was there, and joins it to its neighbours.
     void replace(Region region);
     void erase(uint64_t start, uint64_t stop);
-    void clear() { map_.clear(); }
+    void clear();
 
     // The region that holds `offset`, or null.
     Region *find(uint64_t offset);
@@ -68,9 +70,13 @@ class RegionTable {
   private:
     void split(uint64_t at);
     void insert(Region &&region);
+    void cut(uint64_t start, uint64_t stop);
+    void join(Region &&region);
 
     Map map_;
     std::vector<Map::node_type> spare_;
+    // Taken out, to be freed without the lock: closing a file can take long.
+    std::multimap<uint64_t, Region> gone_;
 };
 
 }  // namespace sparsearray

@@ -14,7 +14,15 @@ from importlib.metadata import version as _version
 from .array import SparseArray, zeros
 from .atomics import AtomicSlice
 from .buffer import SparseBuffer
-from .errors import AccessError, ClosedError, OutOfBoundsError, SparseError, UnsupportedError
+from .errors import (
+    AccessError,
+    ClosedError,
+    OutOfBoundsError,
+    SparseDamageWarning,
+    SparseError,
+    UnsupportedError,
+)
+from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
 from .shared import SharedMemory, shared_memory
@@ -25,14 +33,17 @@ __all__ = [
     "AccessError",
     "AtomicSlice",
     "ClosedError",
+    "Damage",
     "OutOfBoundsError",
     "Region",
     "SharedMemory",
     "SparseArray",
     "SparseBuffer",
+    "SparseDamageWarning",
     "SparseError",
     "UnsupportedError",
     "__version__",
+    "install_fault_handler",
     "open",
     "save",
     "shared_memory",

@@ -14,6 +14,7 @@ from .errors import AccessError, ClosedError, OutOfBoundsError, UnsupportedError
 
 __all__ = [
     "BYTES",
+    "REASONS",
     "describe",
     "failure",
     "ffi",
@@ -48,7 +49,7 @@ def take() -> Any:
         return ffi.new("sa_report *")
 
 
-_REASONS = {
+REASONS = {
     lib.SA_UNMAPPED: "unmapped",
     lib.SA_READ_ONLY: "read-only",
     lib.SA_FILE_TRUNCATED: "file-truncated",
@@ -143,7 +144,7 @@ def out_of_bounds(what: str, total: int) -> OutOfBoundsError:
 
 
 def _access_error(report: Any, what: str) -> AccessError:
-    reason = _REASONS[report.reason]
+    reason = REASONS[report.reason]
     offset: int = report.offset
     file = _file(report)
     tail = f" of {file!r}" if file else ""

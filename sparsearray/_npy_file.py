@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._descriptor import KeptDescriptor
+from ._new_file import name_file, take_room, write_all
 from .errors import ClosedError
 from .npy import Header, data_pages, make_header, read_header
 
 if TYPE_CHECKING:
     from .array import SparseArray
 
-__all__ = ["NpyFile", "mapped_nbytes", "name_file", "place_of", "write_all"]
+__all__ = ["NpyFile", "mapped_nbytes", "place_of"]
 
 
 class NpyFile:
@@ -63,6 +64,8 @@ class NpyFile:
             msg = f"{self.path!r} was opened with mode 'c': its length cannot change"
             raise ValueError(msg)
         self._check_header(self.header)
+        if array.buffer.damage:
+            array.buffer.flush()  # AccessError: what is kept or lost would show in other rows
         header = self.header._replace(shape=shape)
         try:
             text = make_header(shape, array.order, array.dtype, header.start)
@@ -111,7 +114,10 @@ class NpyFile:
             if size > old.stop:
                 # What lies behind the data, after a crash for one, would show in the new rows.
                 os.ftruncate(fd, old.stop)
+                array.buffer._accept_ends()
             os.ftruncate(fd, new.stop)
+            if array.buffer._keeps_room:
+                take_room(fd, old.stop, new.stop - old.stop)
             if nbytes > mapped:
                 array.buffer.map_file(
                     place + mapped, nbytes - mapped, fd, base + mapped, writable=True
@@ -132,6 +138,7 @@ class NpyFile:
                 with suppress(OSError):
                     array.buffer.unmap(place + mapped, nbytes - mapped)
             _put_back(fd, before, size, old.stop)
+            array.buffer._accept_ends()
             name_file(error, self.path)
             raise
 
@@ -193,21 +200,3 @@ def _put_back(fd: int, header: bytes, size: int, stop: int) -> None:
         if size > stop:  # and nothing of what was new stays behind the data
             os.ftruncate(fd, stop)
         os.ftruncate(fd, size)
-
-
-def write_all(fd: int, data: bytes | memoryview, at: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        done = os.pwrite(fd, rest, at)
-        rest = rest[done:]
-        at += done
-
-
-def name_file(error: BaseException, name: str, beside: str | None = None) -> None:
-    """Have an error of a call that knew only a descriptor, or the file beside, name the file."""
-    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
-        return
-    if error.filename in (None, beside):
-        error.filename = name
-        if error.filename2 is not None:
-            del error.filename2

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Selection",
+    "as_arrays",
     "contiguous_run",
     "has_field",
     "is_basic",
@@ -133,6 +134,64 @@ def is_scalar(key: Any) -> bool:
         return False
     parts = key if isinstance(key, tuple) else (key,)
     return not any(part is Ellipsis for part in parts)
+
+
+def as_arrays(key: Any, shape: tuple[int, ...], kind: type[Any]) -> tuple[Any, ...]:
+    """
+    Replace arrays with holes in an index by what numpy takes.
+
+    Parameters
+    ----------
+    key : index
+        As numpy's, with arrays of that kind among its parts.
+    shape : tuple of ints
+        Of the array that is indexed.
+    kind : type
+        Of arrays with holes.
+
+    Raises
+    ------
+    IndexError
+        A mask does not fit.
+    """
+    keys = key if isinstance(key, tuple) else (key,)
+    parts: list[Any] = []
+    for i, part in enumerate(keys):
+        if not isinstance(part, kind):
+            parts.append(part)
+        elif part.dtype == bool and part.ndim:
+            before = sum(_axes_of(one, kind) for one in keys[:i])
+            after = sum(_axes_of(one, kind) for one in keys[i:])
+            has_ellipsis = any(one is Ellipsis for one in keys[:i])
+            _check_mask(part.shape, shape[len(shape) - after if has_ellipsis else before :])
+            parts += part.nonzero()
+        else:
+            parts.append(part[...])
+    return tuple(parts)
+
+
+def _axes_of(part: Any, kind: type[Any]) -> int:
+    """Count the axes that a part of an index takes."""
+    if part is None or part is Ellipsis or isinstance(part, bool | np.bool_):
+        return 0
+    found: Any = part if isinstance(part, kind | np.ndarray) else None
+    if isinstance(part, list):
+        found = np.asarray(part)
+    return found.ndim if found is not None and found.dtype == bool else 1
+
+
+def _check_mask(mask: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    """Raise IndexError for a mask that does not fit the axes from which on it stands."""
+    if len(mask) > len(sizes):
+        msg = f"too many indices: a boolean index has {len(mask)} axes, and {len(sizes)} are left"
+        raise IndexError(msg)
+    for axis, (found, size) in enumerate(zip(mask, sizes, strict=False)):
+        if found != size:
+            msg = (
+                f"boolean index did not match indexed array along axis {axis}; size of axis is "
+                f"{size} but size of corresponding boolean axis is {found}"
+            )
+            raise IndexError(msg)
 
 
 def contiguous_run(view: NDArray[Any]) -> tuple[int, list[tuple[int, int]]]:

@@ -60,6 +60,11 @@ def _make_place(key: object) -> tuple[_Place, list[_Place]] | None:
     return made, _idle_places.setdefault(key, [])
 
 
+def _say_how_far(error: KeyboardInterrupt, what: str, done: int) -> None:
+    if not hasattr(error, "__notes__"):  # else it came between two later pieces
+        error.add_note(f"{what}: interrupted when at most {done} bytes were done")
+
+
 class GuardedAccess:
     """
     The part of `SparseBuffer` that moves bytes, at any offset and across regions of any kind.
@@ -83,10 +88,13 @@ class GuardedAccess:
         report = take()
         try:
             code = function(self._reservation, offset, nbytes, payload, report)
+            if code:
+                self._finish(code, report, operation, function, offset, nbytes, payload)
         except OverflowError:
             raise self._overflow(operation, offset, nbytes) from None
-        if code:
-            self._finish(code, report, operation, function, offset, nbytes, payload)
+        except KeyboardInterrupt as error:
+            _say_how_far(error, place(operation, offset, nbytes), report.transferred)
+            raise
         put_back(report)
 
     def _finish(
@@ -101,10 +109,15 @@ class GuardedAccess:
     ) -> None:
         """Go on with a copy in pieces, between which Python takes a Ctrl-C, or raise its error."""
         done = 0
-        while code == _MORE:
-            done += report.transferred
-            rest = payload if function is _fill else payload + done
-            code = function(self._reservation, offset + done, nbytes - done, rest, report)
+        try:
+            while code == _MORE:
+                done += report.transferred
+                report.transferred = 0
+                rest = payload if function is _fill else payload + done
+                code = function(self._reservation, offset + done, nbytes - done, rest, report)
+        except KeyboardInterrupt as error:
+            _say_how_far(error, place(operation, offset, nbytes), done + report.transferred)
+            raise
         if code:
             if code == lib.SA_ACCESS:
                 report.transferred += done
@@ -188,10 +201,13 @@ class GuardedAccess:
         report = take_idle() if idle else take()
         try:
             code = _read(self._reservation, offset, len(payload), payload, report)
+            if code:
+                self._finish(code, report, "read", _read, offset, len(payload), payload)
         except OverflowError:
             raise self._overflow("read", offset, len(payload)) from None
-        if code:
-            self._finish(code, report, "read", _read, offset, len(payload), payload)
+        except KeyboardInterrupt as error:
+            _say_how_far(error, place("read", offset, len(payload)), report.transferred)
+            raise
         put_back(report)
 
     def write_at(self, offset: int, data: Any) -> None:
@@ -226,10 +242,13 @@ class GuardedAccess:
         report = take_idle() if idle else take()
         try:
             code = _write(self._reservation, offset, len(payload), payload, report)
+            if code:
+                self._finish(code, report, "write", _write, offset, len(payload), payload)
         except OverflowError:
             raise self._overflow("write", offset, len(payload)) from None
-        if code:
-            self._finish(code, report, "write", _write, offset, len(payload), payload)
+        except KeyboardInterrupt as error:
+            _say_how_far(error, place("write", offset, len(payload)), report.transferred)
+            raise
         put_back(report)
 
     def fill_at(self, offset: int, value: int, nbytes: int) -> None:

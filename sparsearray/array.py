@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from threading import Lock
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -13,10 +13,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ._closing import Closing
 from ._layout import allocate, as_maxshape, filling, layout, reserve
 from ._memory import available_memory
+from ._process_lock import ProcessLock
+from ._quota import Quota
 from ._rows import write_rows
 from ._storage import Memory, Storage
 from ._text import size as written
-from .blocks import DEFAULT_NBYTES
+from .blocks import DEFAULT_NBYTES, item_ranges
 from .buffer import SparseBuffer
 from .errors import AccessError
 from .items import Items
@@ -114,11 +116,12 @@ class SparseArray(Items, Closing):
         owner: bool,
     ) -> None:
         self._buffer = buffer
+        self._quota = None
         self._dtype = dtype
         self._offset = offset
         self._order = order
         self._maxshape = maxshape
-        self._length = Lock()  # held while it changes
+        self._length = ProcessLock()  # held while it changes
         self._storage = storage
         self._owner = owner
         self._set_shape(shape)
@@ -158,7 +161,9 @@ class SparseArray(Items, Closing):
                 "a[...] is a window without a copy, a.copy() and a.astype(dtype) keep the holes"
             )
             raise MemoryError(msg)
-        return window.astype(wanted)
+        made = window.astype(wanted)
+        self._tell_loss()
+        return made
 
     def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> SparseArray:
         """Make an array of zeros with the same layout."""
@@ -246,6 +251,9 @@ class SparseArray(Items, Closing):
         self._storage.resize(self, sizes, fill)
 
     def _write_rows(self, offset: int, rows: NDArray[Any] | SparseArray) -> None:
+        if self._quota is not None:
+            spans = _spans_of_rows(rows, self.itemsize) + offset - self._offset
+            self._quota.take(self, [spans] if len(spans) else [])
         is_filled = self._is_own_memory() and isinstance(rows, np.ndarray)
         stop = offset + (rows.size * self.itemsize if is_filled else 0)
         with filling(self._buffer, np.array([[offset, stop]])):
@@ -326,9 +334,29 @@ class SparseArray(Items, Closing):
         Raises
         ------
         OSError
-            The disk says that it failed; `SparseBuffer.flush`.
+            The disk says that it failed, or is full; `SparseBuffer.flush`.
         """
         self._buffer.flush()
+
+    def save_to(self, path: str | PathLike[str]) -> None:
+        """
+        Write what memory holds as a .npy file, even where the array's own file is lost.
+
+        For a full disk, and for a flush that failed: `SparseBuffer.save_to`.
+
+        Parameters
+        ----------
+        path : path
+            An old file is replaced when all of the new one is on disk.
+
+        Raises
+        ------
+        AccessError, OSError, ClosedError
+            As `SparseBuffer.save_to`.
+        """
+        from .files import save_held
+
+        save_held(path, self)
 
     def close(self) -> None:
         """
@@ -339,10 +367,15 @@ class SparseArray(Items, Closing):
         BufferError
             Windows are alive: how many, and where. ``a[...]`` and ``a[0]`` are windows: copy what
             is to stay (``a[0].copy()``). A notebook's ``Out`` keeps those that it has shown.
+        AccessError
+            The disk is full: `SparseBuffer.close`.
         """
         if self._owner:
             self._buffer.close()
             self._storage.close()
+
+    def _settle(self) -> AccessError | None:
+        return self._buffer._settle() if self._owner else None
 
     def __reduce__(self) -> NoReturn:
         msg = "a SparseArray cannot be pickled: save it, and open the file in the other process"
@@ -388,6 +421,7 @@ def zeros(
     dtype: DTypeLike = float,
     *,
     maxshape: Any = None,
+    max_nbytes: int | None = None,
     name: str | None = None,
 ) -> SparseArray:
     """
@@ -402,6 +436,10 @@ def zeros(
     maxshape : tuple, optional
         How large `SparseArray.resize` may make it along the first axis; there, None is "as long as
         there are addresses for": at least a terabyte. By default it cannot grow.
+    max_nbytes : int, optional
+        How many bytes it may store, in whole pages. An assignment, a result or rows that would
+        store more are refused with MemoryError. What is written through windows, or through the
+        array's buffer, is not; and threads that write at once can pass it by what they write.
     name : str, optional
         A label of the buffer.
 
@@ -431,11 +469,29 @@ def zeros(
         most = sizes
     buffer = reserve(max(prod(most), prod(sizes)) * found.itemsize, name)
     made = SparseArray._of(buffer, sizes, found, maxshape=most, storage=Memory())
+    if max_nbytes is not None:
+        made._quota = Quota(_positive("max_nbytes", max_nbytes), buffer.page_size)
     nbytes = made.nbytes
     if nbytes:
         page = buffer.page_size
         allocate(buffer, 0, -(-nbytes // page) * page)
     return made
+
+
+def _positive(name: str, value: int) -> int:
+    number = index(value)
+    if number < 0:
+        msg = f"{name} {number}: negative"
+        raise ValueError(msg)
+    return number
+
+
+def _spans_of_rows(rows: NDArray[Any] | SparseArray, itemsize: int) -> NDArray[np.int64]:
+    """Find the bytes that rows take, from the first of them on."""
+    if isinstance(rows, np.ndarray):
+        nbytes = rows.size * itemsize
+        return np.array([[0, nbytes]] if nbytes else np.empty((0, 2)), np.int64)
+    return item_ranges(rows.extents(), rows.itemsize) * itemsize
 
 
 def _as_rows(rows: ArrayLike, dtype: np.dtype) -> NDArray[Any]:

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._binding import describe, failure, ffi, index, lib, put_back, take
-from ._closing import Closing
+from ._closing import Closing, warn_of
+from .backing import FileBacking
 from .errors import UnsupportedError
 from .extents import find_extents
-from .mapping import PageMapping
 from .window import make_window
 
 __all__ = ["SparseBuffer"]
 
 
-class SparseBuffer(PageMapping, Closing):
+class SparseBuffer(FileBacking, Closing):
     """
     A reserved range of virtual addresses, populated piece by piece.
 
@@ -74,7 +74,7 @@ class SparseBuffer(PageMapping, Closing):
     >>> buffer.close()
     """
 
-    __slots__ = ("__weakref__", "_address", "_cell", "_closed", "_reserved", "name")
+    __slots__ = ("__weakref__", "_address", "_cell", "_closed", "_keeps_room", "_reserved", "name")
 
     def __init__(
         self, nbytes: int, *, alignment: int | None = None, name: str | None = None
@@ -107,6 +107,8 @@ class SparseBuffer(PageMapping, Closing):
         self._reserved: int = geometry.reserved
         self._address: int = geometry.address
         self._closed = False
+        self._keeps_room = False  # what files have of the disk stays theirs
+        self._gives_up = False  # what has no room on the disk
         self.name = name
 
     # What it is
@@ -296,7 +298,9 @@ class SparseBuffer(PageMapping, Closing):
         self._fill_stored(stop, offset + nbytes - stop)
 
     def _give_back(self, offset: int, nbytes: int) -> bool:
-        """Turn pages into zeros that take no room; False where that cannot be."""
+        """Turn pages into zeros that take no room; False where that cannot or must not be."""
+        if self._keeps_room:
+            return False
         try:
             self._change("clear", lib.sa_punch, offset, nbytes)
         except UnsupportedError:
@@ -367,6 +371,7 @@ class SparseBuffer(PageMapping, Closing):
         b'\x00\x00\x00\x07'
         """
         return make_window(
+            self,
             self._reservation,
             self._address,
             self._nbytes,
@@ -403,9 +408,29 @@ class SparseBuffer(PageMapping, Closing):
         ------
         BufferError
             Windows are alive: how many, and where.
+        AccessError
+            The disk is full, and memory keeps what windows wrote to a file. The buffer stays open;
+            a second call gives that up.
+
+        Warns
+        -----
+        SparseDamageWarning
+            Windows have lost something else, and nobody was told. See `damage`.
         """
-        self._change("close", _close, 0, self._nbytes)
+        error = self._settle()
+        try:
+            self._change("close", _close, 0, self._nbytes)
+        except BufferError as windows:
+            raise windows from error
         self._closed = True
+        if error is not None:
+            warn_of(error, 2)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):  # never initialised
+            error = self._find_untold(tell=True)
+            if error is not None:
+                warn_of(error, 2)
 
     def __reduce__(self) -> NoReturn:
         msg = "a SparseBuffer cannot be pickled or copied: its memory belongs to this process"

@@ -332,7 +332,12 @@ def _copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) -
     if isinstance(src, Layout) or np.ndim(src):
         item = np.zeros((), src.dtype if isinstance(src, Layout) else np.asarray(src).dtype)
     np.copyto(np.zeros((), dst.dtype), item, casting=casting)
-    dst[...] = src if isinstance(dst, Layout) else np.asarray(src)
+    if isinstance(dst, Layout) or dst.shape != src.shape or src._overlaps(dst):
+        dst[...] = src if isinstance(dst, Layout) else np.array(src)
+        return
+    dst[...] = np.zeros((), src.dtype)
+    for index, block in src.blocks():
+        dst[(*index, ...)] = block
 
 
 def _astype(x: Any, dtype: DTypeLike, /, *, copy: bool = True, device: Any = None) -> Any:

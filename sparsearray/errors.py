@@ -6,6 +6,7 @@ __all__ = [
     "AccessError",
     "ClosedError",
     "OutOfBoundsError",
+    "SparseDamageWarning",
     "SparseError",
     "UnsupportedError",
 ]
@@ -47,6 +48,15 @@ class ClosedError(SparseError, ValueError):
 
 class UnsupportedError(SparseError, NotImplementedError):
     """The operating system, or this kernel of it, has no such thing."""
+
+
+class SparseDamageWarning(RuntimeWarning):
+    """
+    A window lost its file, and nobody asked before the buffer went.
+
+    `SparseBuffer.damage`, guarded calls, `SparseBuffer.flush` and the end of a ``with`` block tell
+    in time.
+    """
 
 
 class AccessError(SparseError, OSError):

@@ -11,6 +11,7 @@ METHODS = {
     "best": lib.SA_EXTENTS_BEST,
     "scan": lib.SA_EXTENTS_SCAN,
     "pagemap": lib.SA_EXTENTS_PAGEMAP,
+    "held": lib.SA_EXTENTS_HELD,
 }
 _CAPACITY = 1 << 15  # extents of one native call, at most
 
@@ -29,8 +30,9 @@ def find_extents(
         Its length in bytes.
     offset, nbytes : int
         The range in bytes.
-    method : {'best', 'scan', 'pagemap'}
-        How memory is asked for; tests force it.
+    method : {'best', 'scan', 'pagemap', 'held'}
+        How memory is asked for; tests force it. ``'held'``: what memory may hold although the file
+        has lost it, too.
     """
     pieces: list[NDArray[np.int64]] = []
     report = take()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +16,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._binding import plain_dtype
-from ._layout import as_maxshape, layout, reserve
-from ._npy_file import NpyFile, name_file, place_of, write_all
+from ._layout import as_maxshape, layout
+from ._layout import reserve as reserve_addresses
+from ._new_file import PIECE, cuts, name_file, replacing, take_room, write_all, write_filled
+from ._npy_file import NpyFile, place_of
 from ._progress import progress_bar
 from .array import SparseArray
 from .npy import MAGIC, Header, data_pages, make_header, read_header
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
 
     from .buffer import SparseBuffer
 
-__all__ = ["open", "save"]
+__all__ = ["open", "save", "save_held"]
 
 _MODES = ("r", "r+", "w+", "c")
-_PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
-_PAGE = 4096  # what a hole on disk is made of
+_WRITING = ("r+", "w+")
 
 FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -45,6 +45,7 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     dtype: DTypeLike | None = None,
     shape: Any = None,
     maxshape: Any = None,
+    reserve: bool = False,
 ) -> SparseArray:
     """
     Open a file as an array, without reading it.
@@ -65,6 +66,10 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
         As of `zeros`: how large it can be made with ``resize`` and ``append``, in modes ``'r+'``
         and ``'w+'``. Where they change the length, what lies behind the data in the file is cut
         off.
+    reserve : bool
+        Take the disk space for all of it now, and for rows when they are added, in modes ``'r+'``
+        and ``'w+'``: a full disk is an error here, and not where items are set. The file then has
+        no holes, and none are made.
 
     Returns
     -------
@@ -78,7 +83,8 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     TypeError
         The dtype holds objects.
     OSError
-        The file cannot be opened or made, or is a directory, a pipe or a device.
+        The file cannot be opened or made, or is a directory, a pipe or a device; or the disk has no
+        room for what is to be reserved (ENOSPC). Then a file that was there is as it was.
 
     Examples
     --------
@@ -104,17 +110,20 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
 
     References
     ----------
-    numpy.lib.format; lseek(2) on ``SEEK_DATA``
+    numpy.lib.format; lseek(2) on ``SEEK_DATA``; posix_fallocate(3)
     """
     if mode not in _MODES:
         msg = f"mode must be one of {', '.join(map(repr, _MODES))}, not {mode!r}"
         raise ValueError(msg)
+    if reserve and mode not in _WRITING:
+        msg = f"reserve=True is for modes 'r+' and 'w+', not {mode!r}"
+        raise ValueError(msg)
     name = os.fsdecode(path)
     if mode == "w+":
-        _make_file(name, shape, dtype, maxshape)
+        _make_file(name, shape, dtype, maxshape, reserve=reserve)
         shape = dtype = None  # as in the header
-    with _open_regular(name, "r+b" if mode in ("r+", "w+") else "rb") as file:
-        return _open_file(file.fileno(), name, mode, dtype, shape, maxshape)
+    with _open_regular(name, "r+b" if mode in _WRITING else "rb") as file:
+        return _open_file(file.fileno(), name, mode, dtype, shape, maxshape, reserve=reserve)
 
 
 @contextmanager
@@ -131,7 +140,14 @@ def _open_regular(name: str, how: Literal["rb", "r+b"]) -> Iterator[FileIO]:
 
 
 def _open_file(
-    fd: int, name: str, mode: str, dtype: DTypeLike | None, shape: Any, maxshape: Any
+    fd: int,
+    name: str,
+    mode: str,
+    dtype: DTypeLike | None,
+    shape: Any,
+    maxshape: Any,
+    *,
+    reserve: bool,
 ) -> SparseArray:
     nbytes = os.fstat(fd).st_size
     is_npy = os.pread(fd, len(MAGIC), 0) == MAGIC
@@ -155,18 +171,21 @@ def _open_file(
         most = as_maxshape(found.shape, maxshape, found.dtype.itemsize)
     base, mapped = data_pages(found)
     place, largest = place_of(found), data_pages(found._replace(shape=most))[1]
-    buffer = reserve(place + largest, Path(name).name)
+    buffer = reserve_addresses(place + largest, Path(name).name)
+    if reserve:
+        _take_room(fd, name, found)
+        buffer._keeps_room = True
     if found.stop > found.start:
         buffer.map_file(
             place,
             mapped,
             fd,
             base,
-            writable=mode in ("r+", "w+"),
+            writable=mode in _WRITING,
             copy_on_write=mode == "c",
             skip_holes=mode in ("r", "c"),
         )
-        if mode in ("r+", "w+"):
+        if mode in _WRITING:
             _read_no_holes(buffer, place, mapped)
     storage = NpyFile(fd, os.path.abspath(name), mode, found if is_npy else None)
     return SparseArray._of(
@@ -178,6 +197,15 @@ def _open_file(
         maxshape=most,
         storage=storage,
     )
+
+
+def _take_room(fd: int, name: str, header: Header) -> None:
+    """Have the disk give room for all items of a file."""
+    try:
+        take_room(fd, header.start, header.stop - header.start)
+    except OSError as error:
+        name_file(error, name)
+        raise
 
 
 def _read_no_holes(buffer: SparseBuffer, offset: int, nbytes: int) -> None:
@@ -227,16 +255,22 @@ def _check(found: Header, name: str, dtype: DTypeLike | None, shape: Any) -> Non
         raise ValueError(msg)
 
 
-def _make_file(name: str, shape: Any, dtype: DTypeLike | None, maxshape: Any) -> None:
-    """Make a .npy file of zeros, none of which is stored."""
+def _make_file(
+    name: str, shape: Any, dtype: DTypeLike | None, maxshape: Any, *, reserve: bool
+) -> None:
+    """Make a .npy file of zeros, none of which is stored; or for which there is room."""
     if shape is None:
         msg = "mode 'w+' needs a shape"
         raise ValueError(msg)
     sizes, found = layout(shape, float if dtype is None else dtype)
     most = as_maxshape(sizes, maxshape, found.itemsize)
-    reserve(prod(most) * found.itemsize).close()  # fails now, not when the old file is gone
-    with _replacing(name, os.R_OK | os.W_OK) as file:
-        _write_start(file.fileno(), sizes, "C", found)
+    reserve_addresses(
+        prod(most) * found.itemsize
+    ).close()  # fails now, not when the old file is gone
+    with replacing(name, os.R_OK | os.W_OK) as file:
+        start = _write_start(file.fileno(), sizes, "C", found)
+        if reserve:
+            take_room(file.fileno(), start, prod(sizes) * found.itemsize)
 
 
 def _write_start(fd: int, shape: tuple[int, ...], order: str, dtype: np.dtype) -> int:
@@ -300,13 +334,23 @@ def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
         order: str = source.order
     else:
         order = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
-    with _replacing(name) as file:
+    with replacing(name) as file:
         fd = file.fileno()
         start = _write_start(fd, source.shape, order, dtype)
         if isinstance(source, SparseArray):
             _write_sparse(fd, start, source, progress=progress)
         else:
             _write_dense(fd, start, source.T if order == "F" else source, progress=progress)
+
+
+def save_held(path: FilePath, array: SparseArray) -> None:
+    """Write what memory holds of an array, as `SparseArray.save_to` says."""
+    buffer = array.buffer
+    buffer._tell_before_saving()
+    with replacing(os.fsdecode(path)) as file:
+        start = _write_start(file.fileno(), array.shape, array.order, array.dtype)
+        buffer._write_held(file.fileno(), start, array.offset, array.nbytes)
+    buffer._forgive()
 
 
 def _refuse_own_file(name: str, array: SparseArray) -> None:
@@ -323,12 +367,12 @@ def _refuse_own_file(name: str, array: SparseArray) -> None:
 def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) -> None:
     extents = array.extents()
     memory = all(region.kind == "private" for region in array.buffer.regions)
-    scratch = np.empty(0 if memory else _PIECE, "u1")
+    scratch = np.empty(0 if memory else PIECE, "u1")
     window = array._bytes() if memory and array.nbytes else scratch
     total = int((extents[:, 1] - extents[:, 0]).sum())
     with progress_bar("save", total, shown=progress) as done:
         for first, last in extents.tolist():
-            for at, stop in _cuts(start + first, start + last):
+            for at, stop in cuts(start + first, start + last):
                 nbytes, place = stop - at, at - start
                 if memory:
                     piece = window[place : place + nbytes]
@@ -337,16 +381,8 @@ def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) ->
                     piece = scratch[:nbytes]
                     array.buffer.read_into(array.offset + place, piece)
                     array.buffer._forget(array.offset + place, nbytes)
-                _write_filled(fd, piece, at)
+                write_filled(fd, piece, at)
                 done(nbytes)
-
-
-def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Cut part of a file at multiples of a piece, which the system then keeps in one."""
-    while start < stop:
-        end = min(start // _PIECE * _PIECE + _PIECE, stop)
-        yield start, end
-        start = end
 
 
 def _write_dense(fd: int, start: int, array: NDArray[Any], *, progress: bool) -> None:
@@ -354,8 +390,8 @@ def _write_dense(fd: int, start: int, array: NDArray[Any], *, progress: bool) ->
         place = start
         for piece in _pieces(array):
             raw = np.ascontiguousarray(piece).reshape(-1).view("u1")
-            for at, stop in _cuts(place, place + len(raw)):
-                _write_filled(fd, raw[at - place : stop - place], at)
+            for at, stop in cuts(place, place + len(raw)):
+                write_filled(fd, raw[at - place : stop - place], at)
                 done(stop - at)
             place += len(raw)
 
@@ -364,87 +400,13 @@ def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Cut an array into parts that follow each other in C order, and are copied if need be."""
     if not array.nbytes:
         return
-    if array.flags.c_contiguous or array.nbytes <= _PIECE:
+    if array.flags.c_contiguous or array.nbytes <= PIECE:
         yield array
         return
-    rows = max(1, _PIECE // max(array[:1].nbytes, 1))
+    rows = max(1, PIECE // max(array[:1].nbytes, 1))
     for i in range(0, len(array), rows):
         part = array[i : i + rows]
-        if rows == 1 and part.nbytes > _PIECE:
+        if rows == 1 and part.nbytes > PIECE:
             yield from _pieces(part[0])
         else:
             yield part
-
-
-def _write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
-    """Write what lies in pages of the file that are not all zeros."""
-    head = min(-at % _PAGE, len(piece))
-    body = (len(piece) - head) // _PAGE * _PAGE
-    for start, stop in ((0, head), (head + body, len(piece))):
-        if start < stop and piece[start:stop].any():
-            write_all(fd, piece[start:stop].data, at + start)
-    if not body:
-        return
-    filled = piece[head : head + body].reshape(-1, _PAGE)
-    kept = filled.view("u8").any(axis=1) if filled.ctypes.data % 8 == 0 else filled.any(axis=1)
-    if kept.all():
-        write_all(fd, piece[head : head + body].data, at + head)
-        return
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]]).astype(np.int8)))
-    for first, last in (edges.reshape(-1, 2) * _PAGE + head).tolist():
-        write_all(fd, piece[first:last].data, at + first)
-
-
-@contextmanager
-def _replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
-    """
-    Write a file beside the one of that name, and put it in its place when all of it is on disk.
-
-    If the block raises, nothing is left of it, and the old file is as it was.
-    """
-    if name.endswith(os.sep):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    target = Path(os.path.realpath(name))
-    old = None
-    with suppress(FileNotFoundError):
-        old = target.stat()
-        if stat.S_ISDIR(old.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        if not stat.S_ISREG(old.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", name)
-        if not os.access(target, access):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
-    # As bytes: a name has 255 of them at most, however many a character takes.
-    label = os.fsdecode(os.fsencode(target.name)[:200])
-    beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
-
-    def opener(path: str, flags: int) -> int:
-        # Nobody else reads in it meanwhile what the old file keeps from them.
-        return os.open(path, flags, 0o666 if old is None else 0o600)
-
-    try:
-        with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
-            if old is not None:
-                with suppress(PermissionError):
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-            yield file
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink()
-        name_file(error, name, str(beside))
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # a folder to write in, but not to look into
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

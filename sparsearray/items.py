@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ._layout import filling, make_ghost
 from ._progress import progress_bar
+from ._quota import Quota, spans_of_items
 from ._rows import keeps_holes
 from ._selection import (
     Selection,
+    as_arrays,
     contiguous_run,
     has_field,
     is_basic,
@@ -39,7 +41,17 @@ _TRIM_NBYTES = 4 << 20  # looked at in one piece
 class Items(NumpyFunctions):
     """What a `SparseArray` is by its items: where they lie, how they are found and set."""
 
-    __slots__ = ("_buffer", "_dtype", "_ghost", "_offset", "_order", "_owner", "_shape", "_storage")
+    __slots__ = (
+        "_buffer",
+        "_dtype",
+        "_ghost",
+        "_offset",
+        "_order",
+        "_owner",
+        "_quota",
+        "_shape",
+        "_storage",
+    )
 
     _buffer: SparseBuffer
     _dtype: np.dtype
@@ -47,6 +59,7 @@ class Items(NumpyFunctions):
     _offset: int
     _order: Literal["C", "F"]
     _owner: bool
+    _quota: Quota | None
     _shape: tuple[int, ...]
     _storage: Storage
 
@@ -210,7 +223,9 @@ class Items(NumpyFunctions):
             scalar for a single item; a copy for arrays of integers or booleans.
         """
         if not is_basic(key):
-            return self._window()[_as_arrays(key, self._shape)]
+            found = self._window()[as_arrays(key, self._shape, Items)]
+            self._tell_loss()
+            return found
         view = self._ghost[with_ellipsis(key)]
         if view.ndim or not is_scalar(key):
             return self._window_of(view)
@@ -225,9 +240,19 @@ class Items(NumpyFunctions):
         Zero, and a SparseArray of the same shape, leave holes where they have them.
         """
         self._check_writable()
+        self._set(key, value)
+        if self.mode == "c" or not is_basic(key):  # else its pages were made sure of
+            self._tell_loss()
+        if isinstance(value, Items):
+            value._tell_loss()
+
+    def _set(self, key: Any, value: Any) -> None:
         if not is_basic(key):
-            window = self._window()
-            window[_as_arrays(key, self._shape)] = self._apart_from(value)
+            window, parts = self._window(), as_arrays(key, self._shape, Items)
+            if self._quota is not None and self.nbytes:
+                spans = spans_of_items(parts, self._shape, window.strides, self.itemsize)
+                self._quota.take(self, [spans] if len(spans) else [])
+            window[parts] = self._apart_from(value)
             return
         view = self._ghost[with_ellipsis(key)]
         if view.ndim == 0 and is_scalar(key):
@@ -308,8 +333,10 @@ class Items(NumpyFunctions):
         if not self._is_own_memory():
             self._fill_file(window, value)
         elif window.nbytes < _HUGE or not window.flags.c_contiguous:
+            self._make_room(window)
             window[...] = value
         else:
+            self._make_room(window)
             place = self._place(window)
             with filling(self._buffer, np.array([[place, place + window.nbytes]])):
                 window[...] = value
@@ -332,10 +359,22 @@ class Items(NumpyFunctions):
             self._fill_file(window[part], source[part])
 
     def _make_room(self, window: NDArray[Any]) -> None:
-        if window.nbytes and not self._is_own_memory():
-            page = self._buffer.page_size
+        """See to it that what is written to a window has room, on the disk or within the limit."""
+        if not window.nbytes:
+            return
+        page = self._buffer.page_size
+        if not self._is_own_memory():
             for spans in spans_of(window, self._place(window), page):
                 self._buffer._make_room(spans)
+        elif self._quota is not None:
+            self._quota.take(self, spans_of(window, self._place(window) - self._offset, page))
+
+    def _tell_loss(self) -> None:
+        """Raise AccessError if a file was lost under a window: what numpy does is not guarded."""
+        if not self._is_own_memory():
+            error = self._buffer._find_untold(tell=True)
+            if error is not None:
+                raise error
 
     def _check_writable(self) -> None:
         if self.mode == "r":
@@ -536,47 +575,6 @@ class Items(NumpyFunctions):
                             freed += high - low
                     done(len(piece))
         return freed
-
-
-def _as_arrays(key: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Replace SparseArrays in an index by what numpy takes."""
-    keys = key if isinstance(key, tuple) else (key,)
-    parts: list[Any] = []
-    for i, part in enumerate(keys):
-        if not isinstance(part, Items):
-            parts.append(part)
-        elif part.dtype == bool and part.ndim:
-            before, after = sum(map(_axes_of, keys[:i])), sum(map(_axes_of, keys[i:]))
-            has_ellipsis = any(one is Ellipsis for one in keys[:i])
-            _check_mask(part.shape, shape[len(shape) - after if has_ellipsis else before :])
-            parts += part.nonzero()
-        else:
-            parts.append(part[...])
-    return tuple(parts)
-
-
-def _axes_of(part: Any) -> int:
-    """Count the axes that a part of an index takes."""
-    if part is None or part is Ellipsis or isinstance(part, bool | np.bool_):
-        return 0
-    found = part if isinstance(part, Items | np.ndarray) else None
-    if isinstance(part, list):
-        found = np.asarray(part)
-    return found.ndim if found is not None and found.dtype == bool else 1
-
-
-def _check_mask(mask: tuple[int, ...], sizes: tuple[int, ...]) -> None:
-    """Raise IndexError for a mask that does not fit the axes from which on it stands."""
-    if len(mask) > len(sizes):
-        msg = f"too many indices: a boolean index has {len(mask)} axes, and {len(sizes)} are left"
-        raise IndexError(msg)
-    for axis, (found, size) in enumerate(zip(mask, sizes, strict=False)):
-        if found != size:
-            msg = (
-                f"boolean index did not match indexed array along axis {axis}; size of axis is "
-                f"{size} but size of corresponding boolean axis is {found}"
-            )
-            raise IndexError(msg)
 
 
 def _in_ranges(numbers: NDArray[np.int64], ranges: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -198,8 +198,9 @@ class PageMapping(GuardedAccess):
         Notes
         -----
         Bytes of the last page past the end of the file read as zero. If somebody else makes the
-        file shorter, guarded calls raise `AccessError` with reason ``'file-truncated'``; a
-        copy-on-write window then loses what was written past the new end as well.
+        file shorter, guarded calls raise `AccessError` with reason ``'file-truncated'``, and
+        windows show zeros: see `damage`. A copy-on-write window then loses what was written past
+        the new end as well.
 
         A file of many extents has its smallest holes mapped with the data around them, so that the
         process keeps most of the mappings that ``vm.max_map_count`` allows.
@@ -524,31 +525,6 @@ class PageMapping(GuardedAccess):
             )
             raise ValueError(msg)
         self._change("set_name", lib.sa_set_name, offset, nbytes, name.encode())
-
-    def flush(self, offset: int = 0, nbytes: int | None = None) -> None:
-        """
-        Write what was changed in shared file windows to disk, and wait for it.
-
-        Parameters
-        ----------
-        offset, nbytes : int, optional
-            The range in bytes, rounded outwards to whole pages; by default all that follows.
-
-        Raises
-        ------
-        OSError
-            A write failed. The system says so once and forgets; the buffer keeps saying it until
-            the pages are mapped anew.
-        OutOfBoundsError, ValueError, ClosedError
-            The range reaches past the end, is negative, or the buffer is closed.
-
-        References
-        ----------
-        msync(2), fsync(2)
-        """
-        start = index(offset)
-        length = self._nbytes - start if nbytes is None else index(nbytes)
-        self._change("flush", lib.sa_flush, start, length)
 
 
 def _number(name: str, value: int, allowed: range) -> int:

@@ -33,11 +33,12 @@ _pin_range = lib.sa_pin_range
 class Lease:
     """Exports pinned memory to numpy. A read-only lease cannot be made writable by anybody."""
 
-    __slots__ = ("__array_interface__", "__weakref__", "pin")
+    __slots__ = ("__array_interface__", "__weakref__", "owner", "pin")
 
     __array_interface__: dict[str, Any]
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        self.owner = owner  # which tells of damage, at the latest when it goes
         # The native call writes the pin in here, and native code gives it back: no interrupt can
         # come between.
         self.pin = ffi.gc(ffi.new("sa_pin **"), lib.sa_unpin)
@@ -99,6 +100,7 @@ def _layout(
 
 
 def make_window(
+    owner: object,
     reservation: object,
     address: int,
     total: int,
@@ -114,6 +116,8 @@ def make_window(
 
     Parameters
     ----------
+    owner : SparseBuffer
+        Lives as long as the window.
     reservation : cdata
         The native reservation.
     address : int
@@ -131,7 +135,7 @@ def make_window(
     start = index(offset) + low
     if start < 0 or start + nbytes > total:
         raise _outside(start, nbytes, total)
-    lease, report = Lease(), take()
+    lease, report = Lease(owner), take()
     wanted = -1 if writable is None else bool(writable)
     code = _pin_range(reservation, start, nbytes, wanted, lease.pin, report)
     if code:

@@ -165,6 +165,13 @@ def told_pages(linux_core: bool) -> None:
         pytest.skip("only Linux tells which pages were touched")
 
 
+@pytest.fixture(scope="session")
+def told_room(linux_core: bool) -> None:
+    """Skip where a full disk looks like any other failure of it."""
+    if not linux_core:
+        pytest.skip("only Linux's core can ask which write the disk has no room for")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _model_of_this_core(linux_core: bool) -> None:
     ModelBuffer.tells_own_copies = linux_core

@@ -184,3 +184,13 @@ def test_numpy_over_a_shared_memory_object():
         buffer.map_file(2 * P, 2 * P, memory.fileno())
         buffer.write_plain(8, np.arange(9, dtype="u4"))
         assert np.array_equal(buffer.read_plain(2 * P + 8, "u4", 9), np.arange(9))
+
+
+def test_what_is_cut_off_stays_apart():
+    """A part of a raw mapping whose protection is set is a region of its own, even if it had that."""
+    with SparseBuffer(3 * P) as buffer:
+        buffer.mmap_anonymous(0, 3 * P, R, mmap.MAP_SHARED)
+        buffer.set_writable(P, P, False)
+        assert [(one.offset, one.nbytes) for one in buffer.regions] == [
+            (i * P, P) for i in range(3)
+        ]

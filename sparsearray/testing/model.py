@@ -211,9 +211,12 @@ class ModelBuffer:
         pages = self._whole_pages(offset, nbytes)
         self._check_mapped(pages, "write")
         own = [i for i in pages if not self.pages[i].shared and self.pages[i].kind != "zero"]
-        for index in own:
-            if not self.pages[index].writable:
+        for index in pages:
+            page = self.pages[index]
+            if index in own and not page.writable:
                 raise refused("read-only", "write", index * self.page_size)
+            if page.damaged:
+                raise refused("file-truncated", "write", index * self.page_size, 0, page.file)
         for index in own:
             self.pages[index].memory = None
 
@@ -237,7 +240,7 @@ class ModelBuffer:
         self._check_mapped(self._whole_pages(offset, nbytes), "read")
 
     def flush(self, offset: int = 0, nbytes: int | None = None) -> None:
-        """Change nothing."""
+        """Change nothing. The model does not say whether it tells of damage."""
         self._check_numbers(offset, self.nbytes - offset if nbytes is None else nbytes)
 
     # Guarded access
@@ -376,8 +379,14 @@ class ModelBuffer:
         del file.data[nbytes:]
         file.data.extend(bytes(nbytes - len(file.data)))
         for page in self.pages.values():
-            if page.file is file and self._is_lost(page):
+            if page.file is file and self._is_lost(page) and not page.damaged:
                 page.memory = None
+
+    def damage(self, index: int) -> None:
+        """Have a lost page show zeros, which windows can write to, until it is mapped anew."""
+        page = self.pages[index]
+        if not page.damaged:
+            page.damaged, page.memory = True, bytearray(self.page_size)
 
     def mapped_runs(self) -> list[tuple[int, int]]:
         """Offset and length in bytes of the runs of pages that are mapped."""
@@ -397,14 +406,14 @@ class ModelBuffer:
         return {page.file for page in pages if page is not None and page.file is not None}
 
     def is_lost(self, offset: int, nbytes: int) -> bool:
-        """Whether touching the range kills the process: its file does not reach that far."""
+        """Whether a page of the range is lost: its file does not reach it, or once did not."""
         pages = (self.pages.get(index) for index in self._pages_over(offset, nbytes))
         return any(page is not None and self._is_lost(page) for page in pages)
 
     def is_past_file(self, offset: int, nbytes: int) -> bool:
-        """Whether a range that is mapped has bytes that are lost when written to."""
+        """Whether a range that is mapped has bytes that are lost when a window writes to them."""
         return any(
-            self._storable(page, at, size) < size
+            self._storable(page, at, size) < size and not page.damaged
             for page, at, size, _ in self._pieces(offset, nbytes)
         )
 
@@ -505,7 +514,8 @@ class ModelBuffer:
             done += size
 
     def _is_lost(self, page: ModelPage) -> bool:
-        return page.file is not None and page.file_offset >= len(page.file.data)
+        past = page.file is not None and page.file_offset >= len(page.file.data)
+        return page.damaged or past
 
     def _readable(self, page: ModelPage, at: int, size: int) -> int:
         """How many bytes at `at` of the page can be read.

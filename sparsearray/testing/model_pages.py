@@ -43,6 +43,8 @@ class ModelPage:
     """Of raw mappings, which are never joined."""
     memory: bytearray | None = None
     """Its own bytes, once it has any."""
+    damaged: bool = False
+    """Whether a window met it when its file had lost it: it then has zeros of its own."""
 
     def continues(self, before: ModelPage, page_size: int) -> bool:
         """Whether this page, right behind `before`, is of the same region."""

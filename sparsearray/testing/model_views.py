@@ -57,8 +57,10 @@ class ModelWindow:
         change(self._array(after))
         change(self._array(other))
         written = np.frombuffer(after, "u1") == np.frombuffer(other, "u1")
-        for _, _, size, done in self.buffer._pieces(self.start, len(after)):
-            if written[done : done + size].any():
+        for page, at, size, done in self.buffer._pieces(self.start, len(after)):
+            if page.damaged and page.memory is not None:
+                page.memory[at : at + size] = after[done : done + size]
+            elif written[done : done + size].any():
                 self.buffer._write(self.start + done, memoryview(after)[done : done + size])
 
     def release(self) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sparsearray import SharedMemory, SparseBuffer, shared_memory
+from sparsearray import AccessError, SharedMemory, SparseBuffer, shared_memory
 from sparsearray.testing.arguments import (
     ACCESSES,
     ATOMIC_DTYPES,
@@ -56,6 +56,8 @@ from sparsearray.testing.outcomes import agree, kernel_mappings, outcome, raw_by
 from sparsearray.testing.strategies import Layout, dtypes, mostly
 
 __all__ = ["SparseBufferMachine"]
+
+_MOST_HELD = 8  # windows at a time
 
 
 @dataclass(eq=False)
@@ -148,6 +150,7 @@ class SparseBufferMachine(RuleBasedStateMachine):
         self._held.clear()
         failed = sys.exc_info()[0] is not None  # what it says may hold on to windows
         if hasattr(self, "real") and not failed:
+            _ = self.real.damage  # told
             self.real.close()
         for file in self._files:
             os.close(file.descriptor)
@@ -260,8 +263,19 @@ class SparseBufferMachine(RuleBasedStateMachine):
 
     @rule(access=ACCESSES, rest=st.booleans())
     def flush(self, access: tuple[int, int], rest: bool) -> None:
-        """Write back what is written already."""
-        self._both("flush", *access[: 1 if rest else 2])
+        """Write back what is written already, and say what was lost under windows."""
+        arguments = access[: 1 if rest else 2]
+        actual = outcome(lambda: self.real.flush(*arguments))
+        expected = outcome(lambda: self.model.flush(*arguments))
+        if actual.error is AccessError and expected.error is None:
+            reason, _, offset, name = actual.details
+            agree("reason of damage", reason, "file-truncated")
+            page = self.model.pages[int(str(offset)) // PAGE]
+            agree("file of damage", name, page.file and page.file.name)
+            is_short = page.file is not None and len(page.file.data) < page.file_size
+            agree("damage", page.damaged or is_short, True)
+            return
+        agree(f"flush{arguments}", actual, expected)
 
     # Guarded access
 
@@ -353,21 +367,54 @@ class SparseBufferMachine(RuleBasedStateMachine):
         os.pwrite(file.descriptor, data, offset)
         file.model.data[offset : offset + len(data)] = data
 
-    @rule(which=SOME, nbytes=FILE_SIZES)
-    def truncate(self, which: int, nbytes: int) -> None:
-        """Change the size of a file. No window may look at what is lost."""
+    @rule(which=SOME, nbytes=FILE_SIZES, keep=st.booleans())
+    def truncate(self, which: int, nbytes: int, keep: bool) -> None:
+        """Change the size of a file. Windows that are kept meet what is lost, and survive."""
         file = self._files[which % len(self._files)]
         if file.sealed is not None:
             return
+        keep = keep and Path("/proc/self/maps").exists()
+        if keep and len(self._held) < _MOST_HELD:
+            self._show(which, nbytes)
         for held in list(self._held):
-            if file.model in self.model.files(*held.model.span):
+            if file.model in self.model.files(*held.model.span) and not keep:
                 self._drop(held)
         os.truncate(file.descriptor, nbytes)
         self.model.truncate(file.model, nbytes)
+        if keep:
+            self._meet_loss(file.model)
+
+    def _show(self, which: int, seed: int) -> None:
+        """Map as much of a file as there is room for, and open a window over that."""
+        room = -(-len(self._files[which % len(self._files)].model.data) // PAGE)
+        first = seed % (self.model.nbytes // PAGE)
+        span = first * PAGE, min(room, self.model.nbytes // PAGE - first) * PAGE
+        if room:
+            self._map_file(span, which, writable=seed % 2 == 0, copy_on_write=seed % 3 == 0)
+            self._hold(lambda buffer: buffer.window(*span))
+
+    def _meet_loss(self, file: ModelFile) -> None:
+        """Have windows look at what they show of a file, and take over what the kernel has then."""
+        for held in self._held:
+            raw_bytes(np.asarray(held.holders[0][0]))
+        start = self.real.address
+        mappings = kernel_mappings(start, start + self.real.reserved)
+        for index, page in self.model.pages.items():
+            if page.file is not file or not self.model.is_lost(index * PAGE, PAGE):
+                continue
+            at = start + index * PAGE
+            found = next(one for one in mappings if one.start <= at < one.stop)
+            if found.inode == 0:
+                self.model.damage(index)
+            told = any(
+                one.offset <= index * PAGE and (index + 1) * PAGE <= one.offset + one.nbytes
+                for one in self.real.damage
+            )
+            agree(f"damage of page {index}", told or not page.damaged, True)
 
     # Windows
 
-    @precondition(lambda self: len(self._held) < 8)
+    @precondition(lambda self: len(self._held) < _MOST_HELD)
     @rule(
         offset=OFFSETS,
         shape=SHAPES,
@@ -393,7 +440,7 @@ class SparseBufferMachine(RuleBasedStateMachine):
             )
         )
 
-    @precondition(lambda self: len(self._held) < 8)
+    @precondition(lambda self: len(self._held) < _MOST_HELD)
     @rule(
         start=OFFSETS | st.none(),
         stop=OFFSETS | st.none(),
@@ -453,6 +500,7 @@ class SparseBufferMachine(RuleBasedStateMachine):
         if not (self.model.windows or sure):
             return
         real, model = self.real.atomic_slice(0, 1), self.model.atomic_slice(0, 1)
+        _ = self.real.damage  # told: else there is a warning
         self._both("close")
         if not self.model.closed:
             return
@@ -510,11 +558,12 @@ class SparseBufferMachine(RuleBasedStateMachine):
             if page is None:
                 agree(f"hole {index}", found.permissions, "---p")
                 continue
-            permissions = "-r"[page.readable] + "-w"[page.writable] + "-" + "ps"[page.shared]
+            shared, shown = page.shared and not page.damaged, None if page.damaged else page.file
+            permissions = "-r"[page.readable] + "-w"[page.writable] + "-" + "ps"[shared]
             agree(f"page {index}", found.permissions, permissions)
-            if page.file is not None or not page.shared:
-                agree(f"inode of page {index}", found.inode, inodes[page.file])
-            if page.file is not None:
+            if shown is not None or not shared:
+                agree(f"inode of page {index}", found.inode, inodes[shown])
+            if shown is not None:
                 in_file = found.file_offset + at - found.start
                 agree(f"place in file of page {index}", in_file, page.file_offset)
 
@@ -573,7 +622,7 @@ class SparseBufferMachine(RuleBasedStateMachine):
         agree(f"{name}{arguments}", actual, expected)
 
     def _hold(self, opened: Callable[[Any], Any]) -> None:
-        """Open a window on both sides, unless touching it would kill the process."""
+        """Open a window on both sides, unless it would meet what is lost."""
         windows: list[Any] = []
         expected = outcome(lambda: windows.append(opened(self.model)))
         if windows and self.model.is_lost(*windows[0].span):

@@ -1,0 +1,130 @@
+"""New files: written with holes for zeros, and put in their place when all of it is on disk."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+__all__ = ["PIECE", "cuts", "name_file", "replacing", "take_room", "write_all", "write_filled"]
+
+PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
+_PAGE = 4096  # what a hole on disk is made of
+
+
+def cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Cut part of a file at multiples of a piece, which the system then keeps in one."""
+    while start < stop:
+        end = min(start // PIECE * PIECE + PIECE, stop)
+        yield start, end
+        start = end
+
+
+def take_room(fd: int, offset: int, nbytes: int) -> None:
+    """Have the disk give room for a range of a file, which may make the file longer."""
+    if nbytes:
+        os.posix_fallocate(fd, offset, nbytes)
+
+
+def write_all(fd: int, data: bytes | memoryview, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(fd, rest, at)
+        rest = rest[done:]
+        at += done
+
+
+def write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
+    """Write what lies in pages of the file that are not all zeros."""
+    head = min(-at % _PAGE, len(piece))
+    body = (len(piece) - head) // _PAGE * _PAGE
+    for start, stop in ((0, head), (head + body, len(piece))):
+        if start < stop and piece[start:stop].any():
+            write_all(fd, piece[start:stop].data, at + start)
+    if not body:
+        return
+    filled = piece[head : head + body].reshape(-1, _PAGE)
+    kept = filled.view("u8").any(axis=1) if filled.ctypes.data % 8 == 0 else filled.any(axis=1)
+    if kept.all():
+        write_all(fd, piece[head : head + body].data, at + head)
+        return
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], kept, [False]]).astype(np.int8)))
+    for first, last in (edges.reshape(-1, 2) * _PAGE + head).tolist():
+        write_all(fd, piece[first:last].data, at + first)
+
+
+@contextmanager
+def replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
+    """
+    Write a file beside the one of that name, and put it in its place when all of it is on disk.
+
+    If the block raises, nothing is left of it, and the old file is as it was.
+    """
+    if name.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    target = Path(os.path.realpath(name))
+    old = None
+    with suppress(FileNotFoundError):
+        old = target.stat()
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        if not stat.S_ISREG(old.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        if not os.access(target, access):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+    # As bytes: a name has 255 of them at most, however many a character takes.
+    label = os.fsdecode(os.fsencode(target.name)[:200])
+    beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+
+    def opener(path: str, flags: int) -> int:
+        # Nobody else reads in it meanwhile what the old file keeps from them.
+        return os.open(path, flags, 0o666 if old is None else 0o600)
+
+    try:
+        with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
+            if old is not None:
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+            yield file
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink()
+        name_file(error, name, str(beside))
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder to write in, but not to look into
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def name_file(error: BaseException, name: str, beside: str | None = None) -> None:
+    """Have an error of a call that knew only a descriptor, or the file beside, name the file."""
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins":
+        return
+    if error.filename in (None, beside):
+        error.filename = name
+        if error.filename2 is not None:
+            del error.filename2
