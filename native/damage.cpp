@@ -514,23 +514,21 @@ int restore_run(sa_reservation *r, const Region &region, const Damage &damage, u
 }
 
 // One piece of kept damage, within one region.
-int restore_part(sa_reservation *r, const Region &region, const Damage &part, bool empty_only,
-                 uint64_t *at) {
+void restore_part(sa_reservation *r, const Region &region, const Damage &part, bool empty_only) {
     constexpr uint64_t kPiece = 1 << 20;
-    *at = part.start;
+    uint64_t at = part.start;
     std::vector<Range> runs;
-    if (int error = find_kept_pages(r, part, &runs))
-        return error;
-    if (empty_only && !runs.empty())
-        return 0;
+    if (find_kept_pages(r, part, &runs) || (empty_only && !runs.empty()))
+        return;
     for (const Range &run : runs)
         for (uint64_t next = run.start; next < run.stop;) {
             Range piece{next, std::min(run.stop, next + kPiece)};
-            if (int error = restore_run(r, region, part, *at, piece))
-                return error;
-            *at = next = piece.stop;
+            if (restore_run(r, region, part, at, piece))
+                return;
+            at = next = piece.stop;
         }
-    return *at < part.stop ? restore_run(r, region, part, *at, {part.stop, part.stop}) : 0;
+    if (at < part.stop)
+        restore_run(r, region, part, at, {part.stop, part.stop});
 }
 
 // How far a region's file reaches, in whole pages of the reservation.
@@ -545,29 +543,22 @@ uint64_t end_of_file(const sa_reservation *r, const Region &region) {
 
 }  // namespace
 
-int restore_kept(sa_reservation *r, Range range, bool empty_only, uint64_t *bad) {
-    int first = 0;
+void restore_kept(sa_reservation *r, Range range, bool empty_only) {
     for (const Damage &damage : r->damage.copy(range.start, range.stop)) {
         // Neighbours of two regions may be one.
         for (uint64_t start = damage.start; damage.kept && start < damage.stop;) {
             Region *region = r->table.find(start);
             if (!region || !region->file)
                 break;
-            uint64_t at, stop = std::min(damage.stop, region->stop);
+            uint64_t stop = std::min(damage.stop, region->stop);
             uint64_t end = std::min(stop, std::max(start, end_of_file(r, *region)));
-            int error = 0;
             if (start < end)
-                error = restore_part(r, *region, until(from(damage, start), end), empty_only, &at);
-            if (error && !first) {
-                first = error;
-                *bad = at;
-            }
+                restore_part(r, *region, until(from(damage, start), end), empty_only);
             if (end < stop)
                 r->damage.lose(end, stop);
             start = stop;
         }
     }
-    return first;
 }
 
 // Whether the files still have nothing in a range of regions.

@@ -106,8 +106,8 @@ bool find_damage(sa_reservation *r, Range range, bool write, Damage *ret);
 int find_kept_pages(const sa_reservation *r, const Damage &damage, std::vector<Range> *ret);
 
 // With the lock held exclusively: moves what is kept in a range into its files, as far as there is room,
-// and maps those again. 0, or the first errno, and where. `empty_only`: only where nothing is kept.
-int restore_kept(sa_reservation *r, Range range, bool empty_only, uint64_t *bad);
+// and maps those again; what cannot be moved stays damage. `empty_only`: only where nothing is kept.
+void restore_kept(sa_reservation *r, Range range, bool empty_only);
 
 // In both processes: what they keep from now on is not shared.
 void damage_after_fork();

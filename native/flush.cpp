@@ -133,10 +133,9 @@ int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     int sticky = 0;
     if (r->damage.any()) {
         Exclusive lock(r->lock);
-        uint64_t bad;
         if (int code = check_bounds(r, offset, nbytes, ret))
             return code;
-        restore_kept(r, pages_around(r, offset, nbytes), false, &bad);
+        restore_kept(r, pages_around(r, offset, nbytes), false);
     }
     {
         Shared lock(r->lock);
@@ -187,8 +186,7 @@ int sa_list_damage(sa_reservation *r, int to_tell, sa_damage *damage, uint64_t c
     if (r->closed)
         return SA_CLOSED;
     Range range{0, r->nbytes};
-    uint64_t bad;
-    restore_kept(r, range, true, &bad);
+    restore_kept(r, range, true);
     std::vector<sa_damage> found = list_damage(r, range);
     *count = found.size();
     if (*count <= capacity) {
@@ -206,8 +204,7 @@ int sa_check_damage(sa_reservation *r, int to_tell, int lost_only, sa_report *re
     if (r->closed)
         return SA_OK;
     Range range{0, r->nbytes};
-    uint64_t bad;
-    restore_kept(r, range, false, &bad);
+    restore_kept(r, range, false);
     const sa_damage *found = nullptr;
     std::vector<sa_damage> all = list_damage(r, range);
     for (const sa_damage &damage : all)

@@ -20,7 +20,7 @@ class ProcessLock:
 
     def __enter__(self) -> None:
         if self._process != os.getpid():  # then this thread is the only one
-            self.__init__()  # type: ignore[misc]
+            self._lock, self._process = Lock(), os.getpid()
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:

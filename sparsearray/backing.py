@@ -95,6 +95,7 @@ class FileBacking(PageMapping):
         start = index(offset)
         length = self._nbytes - start if nbytes is None else index(nbytes)
         self._change("flush", lib.sa_flush, start, length)
+        self._gives_up = False  # what is kept from now on is another matter
 
     def save_to(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
         """

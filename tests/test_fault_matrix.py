@@ -441,6 +441,52 @@ def test_windows_of_a_full_disk(
 
 
 @pytest.mark.usefixtures("told_room")
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("after", ["nothing", "a window saw it"])
+def test_guarded_calls_on_a_full_disk(
+    where: str, after: str, small_disk: Path, run_ok: Callable[..., str]
+) -> None:
+    """Each that writes says which byte has no room, and what was done before it."""
+    run_ok(
+        script(
+            FULL,
+            where,
+            small_disk / "data",
+            f"""
+            def work():
+                buffer = SparseBuffer(SIZE)
+                buffer.map_file(0, SIZE, PATH, writable=True)
+                error = failure(buffer.write_at, 0, PATTERN)
+                first = error.offset
+                assert error.transferred == first and first % P == 0 and 8 * P <= first <= 16 * P
+                assert (np.fromfile(PATH, "u1")[:first] == PATTERN[:first]).all()
+                bad = 40 * P
+                if {after != "nothing"}:
+                    buffer[bad : bad + 8][:] = 1
+                for call, start, done in [
+                    (lambda: buffer.write_at(bad, b"12345678"), bad, 0),
+                    (lambda: buffer.fill_at(bad, 1, 8), bad, 0),
+                    (lambda: buffer.write_plain(bad, np.uint64(1)), bad, 0),
+                    (lambda: buffer.scatter([0, bad], np.array([1, 2], "u8")), bad, 8),
+                    (lambda: buffer.atomic_slice(bad, 8, "u8").store(0, 1), bad, 0),
+                    (lambda: buffer.atomic_slice(bad, 8, "u8").fetch_add(0, 1), bad, 0),
+                    (lambda: buffer.commit(bad, P), bad, 0),
+                ]:
+                    error = failure(call)
+                    found = error.reason, error.operation, error.offset, error.transferred
+                    assert found == ("no-space", "write", start, done), found
+                    assert error.filename == PATH
+                assert (np.fromfile(PATH, "u1")[8:first] == PATTERN[8:first]).all()
+                if {after != "nothing"}:
+                    assert buffer.damage
+
+            WHERE(work)
+            """,
+        )
+    )
+
+
+@pytest.mark.usefixtures("told_room")
 def test_reading_on_a_full_disk_is_no_damage(small_disk: Path, run_ok: Callable[..., str]) -> None:
     """Tmpfs has no room for the zeros of a hole that is looked at: they are zeros all the same."""
     run_ok(

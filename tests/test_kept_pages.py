@@ -109,6 +109,22 @@ def test_the_end_of_the_block_writes_what_has_room(told: str, run_full: Callable
     """)
 
 
+def test_each_full_disk_is_refused_anew(run_full: Callable[..., str]) -> None:
+    """That a close was refused once says nothing of what is kept after a flush that went well."""
+    run_full("""
+    del window
+    for value in (1, 2, 3):
+        fill()
+        buffer[: 8 * P][:] = value
+        buffer[20 * P * value : 20 * P * value + P][:] = value
+        error = failure(buffer.close)
+        assert error.reason == "no-space" and not buffer.closed, error
+        free()
+        buffer.flush()
+        assert (np.fromfile(path, "u1")[: 8 * P] == value).all()
+    """)
+
+
 def test_an_exception_in_the_block(small_disk: Path) -> None:
     """It is raised; what has no room stays in memory, and there is a warning."""
     path = small_disk / "a.npy"
