@@ -63,6 +63,10 @@ enum sa_atomic_op {
     SA_ATOMIC_XOR
 };
 
+/* FILLED: what is all zeros in a tile is left out, and the tile as it is. CLEAR: sets to zero what is stored;
+ * there is no array of the caller's. */
+enum sa_box_move { SA_BOX_READ, SA_BOX_WRITE, SA_BOX_WRITE_FILLED, SA_BOX_CLEAR };
+
 typedef struct sa_reservation sa_reservation;
 typedef struct sa_pin sa_pin;
 
@@ -91,6 +95,18 @@ typedef struct {
     int32_t kept; /* memory keeps what is written there, until there is room */
     int32_t told;
 } sa_damage;
+
+/* One axis of an array that lies tile by tile, and what is selected along it. */
+typedef struct {
+    int64_t tile;      /* items along a tile */
+    int64_t tile_step; /* bytes from one tile to the next */
+    int64_t item_step; /* bytes from one item to the next inside a tile */
+    int64_t stride;    /* bytes from one item to the next in the caller's array */
+    int64_t count;     /* of the items selected */
+    int64_t start;     /* number of the first of them */
+    int64_t step;      /* from each to the next */
+    const int64_t *places; /* or the number of each; null for start and step */
+} sa_axis;
 
 /* What happened. Fields that sa_code does not name are left alone. */
 typedef struct {
@@ -203,6 +219,10 @@ int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_
               sa_report *ret);
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
                const char *values, sa_report *ret);
+/* Moves a selection of an array that lies tile by tile, from `offset` on, to or from the caller's: all of it is
+ * checked first. Holes are not touched to read them. `transferred` are bytes of items, in the order of tiles. */
+int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t ndim, int64_t itemsize,
+                char *data, int how, sa_report *ret);
 /* Sequentially consistent. `offset` is aligned to `nbytes`, which is 1, 2, 4 or 8; `value` in the
  * report is what was there before. */
 int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,

@@ -125,6 +125,18 @@ int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end)
 
 namespace sparsearray {
 
+int find_stored(sa_reservation *r, Range part, std::vector<Range> *ret) {
+    for (uint64_t at = part.start; at < part.stop;) {
+        const Region *region = r->table.at_or_after(at);
+        if (!region || region->start >= part.stop)
+            break;
+        Range inside{std::max(at, region->start), std::min(region->stop, part.stop)};
+        if (int error = find_extents({r, *region, inside, SA_EXTENTS_BEST, SIZE_MAX}, ret, &at))
+            return error;
+    }
+    return 0;
+}
+
 int file_data(const File &file, uint64_t start, uint64_t stop, std::vector<Range> *ret) {
     uint64_t page = os_page_size(), end;
     std::vector<Range> runs;

@@ -12,7 +12,7 @@ namespace sparsearray {
 File::File(int fd, const OsFile &facts, bool own_position, bool writable, const char *name,
            uint64_t id)
     : fd_(fd), own_position_(own_position), writable_(writable),
-      size_can_change_(facts.size_can_change), name_(name), id_(id) {}
+      size_can_change_(facts.size_can_change), served_(os_is_served(fd)), name_(name), id_(id) {}
 
 File::~File() { close(fd_); }
 

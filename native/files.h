@@ -28,7 +28,9 @@ class File {
     bool size_can_change() const { return size_can_change_; }
     const std::string &name() const { return name_; }
     uint64_t id() const { return id_; }
-    Ask ask() const { return own_position_ ? Ask::BySeeking : Ask::ByOpening; }
+    Ask ask() const {
+        return !own_position_ ? Ask::ByOpening : served_ ? Ask::BySeeking : Ask::AtOnce;
+    }
     // As the file system has it now.
     uint64_t size_now() const;
     // Somebody is told that it became shorter, or was told, and it is as long as it was then.
@@ -43,6 +45,7 @@ class File {
     std::atomic<bool> own_position_;  // a signal handler may ask for the size
     bool writable_;
     bool size_can_change_;
+    bool served_;  // by another process
     std::string name_;
     uint64_t id_;
     std::atomic<uint64_t> told_size_{UINT64_MAX};

@@ -222,7 +222,7 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
     Region window = region;
     if (window.file)
         window.file->forget_told();
-    r->damage.forget(window.start, window.stop);
+    r->forget_pages(window.start, window.stop);
     r->table.replace(std::move(region));
     if (request.skip_holes)
         lay_over_holes(r, window);
@@ -238,7 +238,7 @@ int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_
         return code;
     if (int error = place_anonymous(r, range, PROT_READ | PROT_WRITE, reserve))
         return system_error(error, "", ret);
-    r->damage.forget(range.start, range.stop);
+    r->forget_pages(range.start, range.stop);
     r->table.replace(private_region(range, reserve));
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -256,7 +256,7 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     Region region = private_region(range, false);
     region.kind = SA_ZERO;
     region.prot = PROT_READ;
-    r->damage.forget(range.start, range.stop);
+    r->forget_pages(range.start, range.stop);
     r->table.replace(std::move(region));
     return SA_OK;
 } catch (const std::bad_alloc &) {
@@ -372,7 +372,7 @@ int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     r->table.prepare();
     if (int error = os_make_hole(r->base + range.start, range.nbytes()))
         return system_error(error, "", ret);
-    r->damage.forget(range.start, range.stop);
+    r->forget_pages(range.start, range.stop);
     r->table.erase(range.start, range.stop);
     return SA_OK;
 } catch (const std::bad_alloc &) {

@@ -73,9 +73,11 @@ enum class Touched {
 // is how far it looked. `method` is one of sa_extent_method.
 int os_find_touched(const char *address, uint64_t nbytes, Touched which, int method, size_t limit,
                     std::vector<Range> *found, uint64_t *end);
-// How a file can be asked: by its own descriptor, which moves the position; by opening it anew; or, as that
-// has FUSE forget what it could not write, so only elsewhere.
-enum class Ask { BySeeking, ByOpening, Gently };
+// Whether the file lives in a file system of another process, FUSE, or may do so.
+bool os_is_served(int fd);
+// How a file can be asked: at once, by its own descriptor, which moves the position, where it is not served; so,
+// unless it is; by opening it anew; or, as that has FUSE forget what it could not write, so only elsewhere.
+enum class Ask { AtOnce, BySeeking, ByOpening, Gently };
 // Which bytes of a file may hold something, at most `limit` runs, in bytes of the file. Where nobody can
 // tell it is the whole range.
 int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,

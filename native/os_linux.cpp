@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/mempolicy.h>
+#include <new>
 #include <string>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -356,7 +357,8 @@ constexpr size_t kPageEntries = 1 << 16;
 
 class Descriptor {
   public:
-    explicit Descriptor(const char *path) : fd_(open(path, O_RDONLY | O_CLOEXEC)) {}
+    // None, for a path that is null.
+    explicit Descriptor(const char *path) : fd_(path ? open(path, O_RDONLY | O_CLOEXEC) : -1) {}
     ~Descriptor() {
         if (fd_ >= 0)
             close(fd_);
@@ -368,6 +370,47 @@ class Descriptor {
   private:
     int fd_;
 };
+
+// /proc/self/pagemap, kept open: to open it takes longer than to look at a few pages. It is that of the process
+// which opened it, so a child opens its own; and who closes all descriptors, whose ever they are, may have
+// given the number to another file, so each use looks whether it is still ours.
+struct Pagemap {
+    int fd;
+    pid_t pid;
+    dev_t device;
+    ino_t inode;
+};
+std::atomic<const Pagemap *> kept_pagemap{nullptr};
+
+bool is_open(const Pagemap *pagemap) {
+    struct stat facts;
+    return pagemap && fstat(pagemap->fd, &facts) == 0 && facts.st_dev == pagemap->device &&
+           facts.st_ino == pagemap->inode;
+}
+
+// -1 where there is none.
+int open_pagemap() {
+    const Pagemap *found = kept_pagemap.load(std::memory_order_acquire);
+    bool open_still = is_open(found);
+    if (open_still && found->pid == getpid())
+        return found->fd;
+    struct stat facts;
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    const Pagemap *made = nullptr;
+    if (fd >= 0 && fstat(fd, &facts) == 0)
+        made = new (std::nothrow) Pagemap{fd, getpid(), facts.st_dev, facts.st_ino};
+    if (made && kept_pagemap.compare_exchange_strong(found, made)) {
+        if (open_still)
+            close(found->fd);  // of the parent; the structure stays, for another thread may look at it
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    delete made;
+    // Another thread was first.
+    found = kept_pagemap.load(std::memory_order_acquire);
+    return is_open(found) && found->pid == getpid() ? found->fd : -1;
+}
 
 void append(std::vector<Range> *runs, Range run) {
     if (!runs->empty() && runs->back().stop == run.start)
@@ -434,12 +477,6 @@ int find_by_pagemap(int pagemap, const char *address, uint64_t nbytes, Touched w
     return 0;
 }
 
-// By a file system in another process; one that does not answer is, too.
-bool is_served(int fd) {
-    struct statfs fs;
-    return fstatfs(fd, &fs) < 0 || static_cast<uint64_t>(fs.f_type) == kFuseMagic;
-}
-
 // A descriptor whose position is nobody else's.
 std::string own_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
@@ -447,25 +484,31 @@ std::string own_path(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
 int os_find_touched(const char *address, uint64_t nbytes, Touched which, int method, size_t limit,
                     std::vector<Range> *found, uint64_t *end) {
-    Descriptor pagemap("/proc/self/pagemap");
-    if (pagemap.get() < 0) {  // no /proc: anything may be there
+    int pagemap = open_pagemap();
+    if (pagemap < 0) {  // no /proc: anything may be there
         found->push_back({0, nbytes});
         *end = nbytes;
         return 0;
     }
     if (method != SA_EXTENTS_PAGEMAP) {
-        int error = find_by_scan(pagemap.get(), reinterpret_cast<uint64_t>(address), nbytes, which,
+        int error = find_by_scan(pagemap, reinterpret_cast<uint64_t>(address), nbytes, which,
                                  limit, found, end);
         if (error != ENOTTY || method == SA_EXTENTS_SCAN)
             return error == ENOTTY ? ENOTSUP : error;
     }
-    return find_by_pagemap(pagemap.get(), address, nbytes, which, limit, found, end);
+    return find_by_pagemap(pagemap, address, nbytes, which, limit, found, end);
+}
+
+bool os_is_served(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) < 0 || static_cast<uint64_t>(fs.f_type) == kFuseMagic;
 }
 
 int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
                  uint64_t *end) {
-    bool served = is_served(fd), seeks = how == Ask::BySeeking && !served;
-    Descriptor own(seeks || (served && how == Ask::Gently) ? "" : own_path(fd).c_str());
+    bool served = how != Ask::AtOnce && os_is_served(fd);
+    bool seeks = how == Ask::AtOnce || (how == Ask::BySeeking && !served);
+    Descriptor own(seeks || (served && how == Ask::Gently) ? nullptr : own_path(fd).c_str());
     int seekable = seeks ? fd : own.get();
     // Only the server knows the holes of a file in FUSE, and not what waits to be written to it. If that
     // fails, the error is told once for each opening of the file: this one is not that of flush.
@@ -539,7 +582,7 @@ int os_make_spare() {
 }
 
 uint64_t os_hole_after(int fd, uint64_t start, uint64_t stop) {
-    if (is_served(fd))
+    if (os_is_served(fd))
         return 0;
     // By hand: a signal handler must not call snprintf.
     char path[32] = "/proc/self/fd/";
@@ -558,9 +601,9 @@ uint64_t os_hole_after(int fd, uint64_t start, uint64_t stop) {
 }
 
 bool os_is_own_copy(const char *page) {
-    Descriptor pagemap("/proc/self/pagemap");
+    int pagemap = open_pagemap();
     uint64_t entry = 0, index = reinterpret_cast<uint64_t>(page) / os_page_size();
-    ssize_t got = pread(pagemap.get(), &entry, sizeof entry, static_cast<off_t>(index * sizeof entry));
+    ssize_t got = pread(pagemap, &entry, sizeof entry, static_cast<off_t>(index * sizeof entry));
     return got == sizeof entry && (entry & (kPagePresent | kPageSwapped)) &&
            !(entry & kPageFileOrShared);
 }

@@ -184,12 +184,14 @@ int os_find_touched(const char *, uint64_t nbytes, Touched, int method, size_t, 
     return 0;
 }
 
+bool os_is_served(int) { return false; }
+
 int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
                  uint64_t *end) {
     *end = stop;
 #ifdef SEEK_DATA
     // A seek would move the position of the user's own descriptor.
-    for (uint64_t at = start; how == Ask::BySeeking && at < stop;) {
+    for (uint64_t at = start; (how == Ask::BySeeking || how == Ask::AtOnce) && at < stop;) {
         off_t data = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
         if (data < 0 && errno == ENXIO)
             return 0;

@@ -8,6 +8,7 @@
 #include "core.h"
 #include "damage.h"
 #include "files.h"
+#include "hints.h"
 #include "pins.h"
 #include "table.h"
 
@@ -45,6 +46,7 @@ struct sa_reservation {
     bool closed = false;
     sparsearray::RegionTable table;
     sparsearray::DamageList damage;
+    sparsearray::StoredHints hints;
     sparsearray::FileSet files;
 
     // Who keeps the memory: the owner, pins, and calls that work on it without `lock`.
@@ -58,6 +60,11 @@ struct sa_reservation {
     // Adds a hold; drop_hold may free the reservation.
     void hold();
     void drop_hold();
+    // What was known of a range of pages, which are mapped anew, or no more.
+    void forget_pages(uint64_t start, uint64_t stop) {
+        damage.forget(start, stop);
+        hints.forget(start / page_size, (stop - 1) / page_size);
+    }
     // With `holders` held: gives the range back if nothing keeps it.
     void release_if_idle();
 };

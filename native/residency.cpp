@@ -48,6 +48,8 @@ int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
                        : access_error(SA_READ_ONLY, true, part.start, 0, region.file_name(), ret);
         }))
         return code;
+    if (range.nbytes())
+        r->hints.forget(range.start / r->page_size, (range.stop - 1) / r->page_size);
     return each_region(r, range, [&](const Region &region, Range part) {
         int error = discard_part(r, region, part);
         return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
@@ -67,13 +69,15 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     if (hole < touched.stop)
         return access_error(SA_UNMAPPED, true, std::max(first, hole), 0, "", ret);
     bool filled_only = false;
+    r->hints.forget(touched.start / page, touched.stop / page - 1);
     code = each_region(r, touched, [&](const Region &region, Range part) {
         if (region.kind != SA_ZERO && !region.writable())
             return access_error(SA_READ_ONLY, true, std::max(first, part.start), 0,
                                 region.file_name(), ret);
         filled_only |= region.shared ? !region.file : region.file != nullptr;
         uint64_t from = std::max(first, part.start), n = std::min(last, part.stop) - from;
-        uint64_t good = region.file ? still_in_file(r, region, from, n, region.shared) : n;
+        // The last page of a file goes whole: behind its end nothing is written that could be lost.
+        uint64_t good = region.file ? still_in_file(r, region, from, n, false) : n;
         if (good < n) {
             region.file->tell_size();
             return access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);

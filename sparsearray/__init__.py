@@ -11,9 +11,10 @@ the process, and windows are plain numpy arrays that keep their memory alive.
 
 from importlib.metadata import version as _version
 
-from .array import SparseArray, zeros
+from .array import SparseArray
 from .atomics import AtomicSlice
 from .buffer import SparseBuffer
+from .creation import zeros
 from .errors import (
     AccessError,
     ClosedError,
@@ -26,6 +27,7 @@ from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
 from .shared import SharedMemory, shared_memory
+from .tiled import TiledArray
 
 __version__ = _version("sparsearray-numpy")
 
@@ -41,6 +43,7 @@ __all__ = [
     "SparseBuffer",
     "SparseDamageWarning",
     "SparseError",
+    "TiledArray",
     "UnsupportedError",
     "__version__",
     "install_fault_handler",

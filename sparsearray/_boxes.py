@@ -137,7 +137,7 @@ def corners(indices: Sequence[Index], ndim: int) -> tuple[NDArray[np.int64], NDA
     """Turn indices of n boxes into starts and stops, each of shape (n, ndim)."""
     starts = np.array([[s.start for s in index] for index in indices], np.int64)
     stops = np.array([[s.stop for s in index] for index in indices], np.int64)
-    return starts.reshape(-1, ndim), stops.reshape(-1, ndim)
+    return starts.reshape(len(indices), ndim), stops.reshape(len(indices), ndim)
 
 
 def strides_of(shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -167,7 +167,7 @@ def reader(array: Any, shape: tuple[int, ...]) -> Callable[[Index], Array]:
     if tuple(array.shape) != tuple(shape):
         msg = f"a sparse array of shape {array.shape} cannot be repeated to {shape}"
         raise ValueError(msg)
-    return Boxes(array)
+    return array._read_box if hasattr(array, "_read_box") else Boxes(array)
 
 
 def first_hole(

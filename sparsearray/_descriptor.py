@@ -1,5 +1,7 @@
 """The file arguments of the API: paths, descriptors, and objects that have one."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,12 @@ class Descriptor(NamedTuple):
     fd: int
     name: bytes
     own_position: bool
-    """Nobody else sees the file position of this descriptor."""
+    """Nobody else uses the file position of this descriptor."""
+
+    @classmethod
+    def owned(cls, fd: int) -> Descriptor:
+        """Make one of which nobody uses the position."""
+        return cls(fd, _name_of(fd), own_position=True)
 
 
 class KeptDescriptor:
@@ -58,6 +65,9 @@ def opened(file: object, *, writable: bool) -> Iterator[Descriptor]:
     TypeError
         `file` is none of these.
     """
+    if isinstance(file, Descriptor):
+        yield file
+        return
     if isinstance(file, int) and not isinstance(file, bool):
         yield Descriptor(file, _name_of(file), own_position=False)
         return

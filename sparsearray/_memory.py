@@ -1,8 +1,15 @@
 """How much memory there is to be had."""
 
 import os
+from collections.abc import Sequence
+from math import prod
+from typing import Any
 
-__all__ = ["available_memory", "huge_page_nbytes", "own_memory"]
+from ._text import size as written
+
+__all__ = ["available_memory", "check_copy", "huge_page_nbytes", "own_memory"]
+
+_UNCHECKED = 64 << 20  # bytes that are not worth asking the system for
 
 
 def available_memory() -> int | None:
@@ -57,3 +64,24 @@ def huge_page_nbytes() -> int:
             return 0 if b"[never]" in mode.read() else int(size.read())
     except OSError:
         return 0
+
+
+def check_copy(shape: Sequence[int], dtype: Any) -> Sequence[int]:
+    """
+    Raise MemoryError for a dense copy that memory cannot hold; else return its shape.
+
+    It comes before numpy's own, which on Linux is often none at all until the process is killed.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes <= _UNCHECKED:
+        return shape
+    available = available_memory()
+    if nbytes >= 1 << 62 or (available is not None and nbytes > available):
+        free = "" if available is None else f", and {written(available)} are free"
+        msg = (
+            f"a dense copy of shape {tuple(shape)} and dtype {dtype} takes "
+            f"{written(nbytes)}{free}; a[...] with an index copies a part, a.astype(dtype) and "
+            "a.copy() keep the holes, and a.blocks() goes through what is stored"
+        )
+        raise MemoryError(msg)
+    return shape

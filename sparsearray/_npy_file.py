@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ._descriptor import KeptDescriptor
 from ._new_file import name_file, take_room, write_all
 from .errors import ClosedError
@@ -47,6 +49,7 @@ class NpyFile:
         array: SparseArray,
         shape: tuple[int, ...],
         fill: Callable[[], None] | None = None,
+        dtype: np.dtype | None = None,
     ) -> None:
         """
         Grow the file, fill what is new, and then say so in the header; or the other way round.
@@ -66,13 +69,13 @@ class NpyFile:
         self._check_header(self.header)
         if array.buffer.damage:
             array.buffer.flush()  # AccessError: what is kept or lost would show in other rows
-        header = self.header._replace(shape=shape)
+        header = self.header._replace(shape=shape, dtype=dtype or array.dtype)
         try:
-            text = make_header(shape, array.order, array.dtype, header.start)
+            text = make_header(shape, array.order, header.dtype, header.start)
         except ValueError as error:
             msg = f"{self.path!r}: {error}"
             raise ValueError(msg) from None
-        if prod(shape) > array.size:
+        if fill is not None or prod(shape) > array.size:
             self._grow(array, self.header, header, text, fill)
         else:
             self._shrink(array, self.header, header, text)
@@ -84,7 +87,7 @@ class NpyFile:
         except ValueError as error:
             msg = f"{self.path!r} has no such header any more: {error}"
             raise ValueError(msg) from None
-        if (found.shape, found.start) != (header.shape, header.start):
+        if (found.shape, found.start, found.dtype) != (header.shape, header.start, header.dtype):
             msg = (
                 f"{self.path!r} has shape {found.shape} by now, and not {header.shape}: "
                 "somebody else changed its length; open it again"
@@ -93,7 +96,7 @@ class NpyFile:
 
     def _accept(self, array: SparseArray, header: Header) -> None:
         self.header = header
-        array._set_shape(header.shape)
+        array._set_shape(header.shape, header.dtype)
 
     def _grow(
         self,
@@ -131,9 +134,9 @@ class NpyFile:
             write_all(fd, text, 0)
             self._accept(array, new)
         except BaseException as error:
-            if array.shape == new.shape:  # an interrupt, when all was done
+            if (array.shape, array.dtype) == (new.shape, new.dtype):  # an interrupt, when done
                 raise
-            self.header = old
+            self._accept(array, old)
             if nbytes > mapped:
                 with suppress(OSError):
                     array.buffer.unmap(place + mapped, nbytes - mapped)
@@ -163,11 +166,14 @@ class NpyFile:
         except BufferError:  # a live window: nothing was done
             raise
         except BaseException as error:
+            if (array.shape, array.dtype) == (new.shape, new.dtype):  # as in _grow
+                raise
             if os.fstat(fd).st_size == new.stop < size:
                 # An interrupt, when all was done: what was cut off is gone.
                 array.buffer._accept_ends()
                 self._accept(array, new)
                 raise
+            self._accept(array, old)
             _put_back(fd, before, size, old.stop)
             if nbytes < mapped:
                 array.buffer.map_file(

@@ -59,7 +59,7 @@ class Quota:
         MemoryError
             It would store more than the limit.
         """
-        with self._lock:
+        with self._lock():
             self._take(array, spans)
 
     def _take(self, array: Stored, spans: Iterable[NDArray[np.int64]]) -> None:
@@ -148,7 +148,9 @@ def spans_of_items(
     for part, n, step in zip(wanted, shape, strides, strict=True):
         if isinstance(part, slice):
             side = range(n)[part]
-            outer.append((len(side), abs(side.step) * step, min(side, default=0) * step))
+            outer.append(
+                (len(side), abs(side.step) * step, (min(side[0], side[-1]) if side else 0) * step)
+            )
         else:
             places = places + np.asarray(part) % n * step
     run = itemsize

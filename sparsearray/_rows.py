@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ._layout import make_ghost
 from ._selection import contiguous_run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .array import SparseArray
     from .buffer import SparseBuffer
 
-__all__ = ["keeps_holes", "write_rows"]
+__all__ = ["as_rows", "keeps_holes", "write_rows"]
 
 _PIECE = 4 << 20  # bytes converted, and written, at a time
 
@@ -91,3 +91,15 @@ def _write_box(buffer: SparseBuffer, view: NDArray[Any], data: NDArray[Any]) -> 
     for count, step in outer:
         places = places[..., np.newaxis] + np.arange(count) * step
     buffer.scatter(places.reshape(-1), data.reshape(-1).view(f"V{run}"))
+
+
+def as_rows(rows: ArrayLike, dtype: np.dtype) -> NDArray[Any]:
+    """Make an array of what is to become rows."""
+    if dtype.names is not None and not hasattr(rows, "dtype"):
+        return np.asarray(rows, dtype)  # tuples are records
+    found = np.asarray(rows)
+    if not found.dtype.hasobject:
+        return found
+    made = np.zeros(found.shape, dtype)
+    made[...] = found  # Python code of the objects runs before anything is changed
+    return made

@@ -1,24 +1,30 @@
 """Basic indices: what they are, and what they select."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from operator import index
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Selected",
     "Selection",
     "as_arrays",
     "contiguous_run",
     "has_field",
     "is_basic",
     "is_scalar",
+    "numbers_and_slices",
+    "positions",
     "runs_of",
+    "slices_of",
     "spans_of",
+    "upwards",
     "with_ellipsis",
+    "with_numbers",
 ]
 
 _MANY = 1 << 16  # spans in one array
@@ -42,18 +48,24 @@ class Selection:
     """
 
     def __init__(self, key: Any, shape: tuple[int, ...]) -> None:
-        parts = [part for part in (key if isinstance(key, tuple) else (key,)) if part is not None]
-        missing = len(shape) - sum(part is not Ellipsis for part in parts)
-        at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
-        parts[at : at + 1] = [slice(None)] * missing
+        everything = list(key) if isinstance(key, tuple) else [key]
+        missing = len(shape) - sum(part is not Ellipsis and part is not None for part in everything)
+        at = next((i for i, part in enumerate(everything) if part is Ellipsis), len(everything))
+        everything[at : at + 1] = [slice(None)] * missing
+        parts = [part for part in everything if part is not None]
         found = [
             range(n)[part] if isinstance(part, slice) else range(n)[index(part)]
             for part, n in zip(parts, shape, strict=True)
         ]
-        self._found = [one if isinstance(one, range) else range(one, one + 1) for one in found]
+        self.sides = [one if isinstance(one, range) else range(one, one + 1) for one in found]
+        """What is selected of each axis, one after the other."""
         self._kept = [isinstance(part, slice) for part in parts]
-        self.ranges = tuple(one if one.step > 0 else one[::-1] for one in self._found)
+        self.ranges = tuple(one if one.step > 0 else one[::-1] for one in self.sides)
         """What is selected of each axis, going up."""
+        left = [part for part in everything if part is None or isinstance(part, slice)]
+        places = iter([k for k, part in enumerate(left) if part is not None])
+        self.axes = [next(places) if kept else None for kept in self._kept]
+        """Which one of the result each axis is, if any."""
 
     def within(self, box: tuple[slice, ...]) -> tuple[slice, ...] | None:
         """
@@ -95,12 +107,84 @@ class Selection:
         for k in reversed(axes) if order == "C" else axes:
             if not self._kept[k]:
                 continue
-            wanted = self._found[k]
+            wanted = self.sides[k]
             side = range(box[k].start, box[k].stop)[part[k]]
             places = (np.arange(side.start, side.stop, side.step) - wanted.start) // wanted.step
             found = found + (places * step).reshape([-1 if i == k else 1 for i in axes])
             step *= len(wanted)
         return found
+
+
+class Selected(NamedTuple):
+    """What an index selects, where each axis goes by itself."""
+
+    sides: Sequence[Any]
+    """For each axis of the array, a range or the number of each item."""
+    shape: tuple[int, ...]
+    """Of the result."""
+    axes: list[int | None]
+    """For each axis of the array, which one of the result it is, if any."""
+
+    def part(self, box: tuple[slice, ...]) -> list[Any]:
+        """Find what a box of the result selects."""
+        return [
+            side if k is None else side[box[k]]
+            for side, k in zip(self.sides, self.axes, strict=True)
+        ]
+
+    def strides(self, items: NDArray[Any]) -> list[int]:
+        """Find the strides of an array of that shape along the axes."""
+        return [0 if k is None else items.strides[k] for k in self.axes]
+
+
+def upwards(side: range) -> range:
+    """Turn a range so that it goes up."""
+    return side if side.step > 0 else side[::-1]
+
+
+def positions(side: range, along: slice) -> slice:
+    """
+    Find which items of a range lie between two numbers: those follow each other.
+
+    Examples
+    --------
+    >>> positions(range(0, 20, 5), slice(3, 11)), positions(range(15, -1, -5), slice(3, 11))
+    (slice(1, 3, None), slice(1, 3, None))
+    """
+    up = upwards(side)
+    low = max(0, -(-(along.start - up.start) // up.step))
+    high = max(low, min(len(up), -(-(along.stop - up.start) // up.step)))
+    return slice(low, high) if side.step > 0 else slice(len(side) - high, len(side) - low)
+
+
+def slices_of(parts: tuple[Any, ...], shape: tuple[int, ...]) -> list[range] | None:
+    """Find what slices of all axes select, the usual index; None for any other."""
+    if len(parts) != len(shape) or not shape:
+        return None
+    sides = [range(n)[part] for part, n in zip(parts, shape, strict=False) if type(part) is slice]
+    return sides if len(sides) == len(shape) else None
+
+
+def numbers_and_slices(key: Any, shape: tuple[int, ...]) -> Selected | None:
+    """Find what numbers and slices of all axes select; None for any other index, and a bad one."""
+    parts = key if type(key) is tuple else (key,)
+    if len(parts) != len(shape):
+        return None
+    sides: list[range] = []
+    kept: list[int] = []
+    axes: list[int | None] = []
+    for part, n in zip(parts, shape, strict=True):
+        if type(part) is slice:
+            side = range(n)[part]
+            axes.append(len(kept))
+            kept.append(len(side))
+        elif isinstance(part, int | np.integer) and -n <= part < n:
+            side = range(int(part) % n, int(part) % n + 1)
+            axes.append(None)
+        else:
+            return None
+        sides.append(side)
+    return Selected(sides, tuple(kept), axes)
 
 
 def is_basic(key: Any) -> bool:
@@ -114,6 +198,20 @@ def is_basic(key: Any) -> bool:
         or (isinstance(part, int) and not isinstance(part, bool))
         for part in parts
     )
+
+
+def with_numbers(key: Any) -> Any:
+    """Replace arrays of one integer and no axes by that, as numpy does."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if not any(isinstance(part, np.ndarray) and _is_number(part) for part in parts):
+        return key
+    return tuple(
+        int(part) if isinstance(part, np.ndarray) and _is_number(part) else part for part in parts
+    )
+
+
+def _is_number(part: NDArray[Any]) -> bool:
+    return part.ndim == 0 and part.dtype.kind in "iu"
 
 
 def has_field(key: Any) -> bool:

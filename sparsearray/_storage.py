@@ -6,6 +6,8 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from ._layout import allocate
 
 if TYPE_CHECKING:
@@ -35,13 +37,15 @@ class Storage(Protocol):
         array: SparseArray,
         shape: tuple[int, ...],
         fill: Callable[[], None] | None = None,
+        dtype: np.dtype | None = None,
     ) -> None:
         """
         Map or unmap what lies between the array's end and that of `shape`.
 
         `fill` writes to what is new, which reads as zeros, before it counts as part of the array.
         If it raises, all is as before. The array is told its shape as the last step, or before the
-        first where it becomes shorter: an interrupt finds the old state, or the new one.
+        first where it becomes shorter: an interrupt finds the old state, or the new one. `dtype` is
+        what items are called then, where that changes; they stay as large.
         """
 
     def close(self) -> None:
@@ -60,6 +64,7 @@ class Memory:
         array: SparseArray,
         shape: tuple[int, ...],
         fill: Callable[[], None] | None = None,
+        dtype: np.dtype | None = None,
     ) -> None:
         """Take pages for what is new, or give those back that hold nothing any more."""
         if array.order == "F" and array.ndim > 1:
@@ -68,14 +73,14 @@ class Memory:
         buffer, page = array.buffer, array.buffer.page_size
         old = array.offset + array.nbytes
         new = array.offset + prod(shape) * array.itemsize
+        before = array.shape, array.dtype
         if new < old:
             buffer._check_unpinned(new, old - new)
-            before = array.shape
             try:
-                array._set_shape(shape)
+                array._set_shape(shape, dtype)
                 self._cut(buffer, old, new)
             except BufferError:  # a window came in between
-                array._set_shape(before)
+                array._set_shape(*before)
                 raise
             except BaseException:
                 self._cut(buffer, old, new)
@@ -87,9 +92,10 @@ class Memory:
                 allocate(buffer, mapped, -(-new // page) * page - mapped)
             if fill is not None:
                 fill()
-            array._set_shape(shape)
+            array._set_shape(shape, dtype)
         except BaseException:
-            if array.shape != shape:
+            if (array.shape, array.dtype) != (shape, dtype or array.dtype):
+                array._set_shape(*before)
                 self._cut(buffer, new, old)
             raise
 

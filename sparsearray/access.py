@@ -33,6 +33,7 @@ _MORE = lib.SA_MORE
 
 # Names of the module are found faster than attributes of the library.
 _read, _write, _fill = lib.sa_read, lib.sa_write, lib.sa_fill
+_box = lib.sa_move_box
 _read_record, _write_record = lib.sa_read_record, lib.sa_write_record
 
 # Where a record is read to: (report, bytes, the report's record as an array, and as a buffer where
@@ -486,6 +487,17 @@ class GuardedAccess:
                     nbytes,
                     self._nbytes,
                 )
+        put_back(report)
+
+    def _move_box(
+        self, how: int, offset: int, axes: Any, ndim: int, itemsize: int, data: Any, nbytes: int
+    ) -> None:
+        """Move a selection of an array that lies tile by tile: `native/api.h` says how."""
+        report = take_idle() if idle else take()
+        code = _box(self._reservation, offset, axes, ndim, itemsize, data, how, report)
+        if code:
+            operation = "read" if how == lib.SA_BOX_READ else "write"
+            raise failure(code, report, operation, offset, nbytes, self._nbytes)
         put_back(report)
 
     def atomic_slice(self, offset: int, count: int, dtype: DTypeLike = "u1") -> AtomicSlice:

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from operator import index
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._closing import Closing
-from ._layout import allocate, as_maxshape, filling, layout, reserve
+from ._layout import allocate, filling, layout, reserve
 from ._memory import available_memory
 from ._process_lock import ProcessLock
 from ._quota import Quota
-from ._rows import write_rows
+from ._rows import as_rows, write_rows
 from ._storage import Memory, Storage
 from ._text import size as written
 from .blocks import DEFAULT_NBYTES, item_ranges
 from .buffer import SparseBuffer
 from .errors import AccessError
 from .items import Items
+from .stored import StoredArray
 from .window import as_shape
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["SparseArray", "zeros"]
+__all__ = ["SparseArray"]
 
 
-class SparseArray(Items, Closing):
+class SparseArray(Items):
     """
     An array that lies in a `SparseBuffer`, in C order, and costs what was written to it.
 
@@ -71,7 +70,7 @@ class SparseArray(Items, Closing):
     its page until `trim`.
     """
 
-    __slots__ = ("__weakref__", "_length", "_maxshape")
+    __slots__ = ("_length", "_maxshape")
 
     def __init__(
         self,
@@ -103,6 +102,27 @@ class SparseArray(Items, Closing):
         made._put(buffer, shape, dtype, offset, order, maxshape, storage, owner=True)
         return made
 
+    @classmethod
+    def _zeros(
+        cls,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        *,
+        maxshape: tuple[int, ...] | None = None,
+        quota: int | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Make an array in memory of its own; its arguments are checked already."""
+        most = shape if maxshape is None else maxshape
+        buffer = reserve(max(prod(most), prod(shape)) * dtype.itemsize, name)
+        made = cls._of(buffer, shape, dtype, maxshape=most, storage=Memory())
+        if quota is not None:
+            made._quota = Quota(quota, buffer.page_size)
+        if made.nbytes:
+            page = buffer.page_size
+            allocate(buffer, 0, -(-made.nbytes // page) * page)
+        return made
+
     def _put(
         self,
         buffer: SparseBuffer,
@@ -129,20 +149,9 @@ class SparseArray(Items, Closing):
     # What it is
 
     @property
-    def nbytes_stored(self) -> int:
-        """Bytes in all `extents`: what the array costs, in memory or on disk."""
-        found = self.extents()
-        return int((found[:, 1] - found[:, 0]).sum())
-
-    @property
     def maxshape(self) -> tuple[int, ...]:
         """How large `resize` can make it."""
         return self._maxshape
-
-    @property
-    def closed(self) -> bool:
-        """Whether the buffer was closed."""
-        return self._buffer.closed
 
     # numpy
 
@@ -167,7 +176,7 @@ class SparseArray(Items, Closing):
 
     def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> SparseArray:
         """Make an array of zeros with the same layout."""
-        made = zeros(self._shape if shape is None else shape, dtype)
+        made = SparseArray._zeros(*layout(self._shape if shape is None else shape, dtype))
         if self._order == "F":
             made._order = "F"
             made._set_shape(made._shape)
@@ -185,20 +194,54 @@ class SparseArray(Items, Closing):
             As `extents`.
         """
         made = self._like(self._dtype)
+        self._copy_into(made)
+        return made
+
+    def _copy_into(self, other: SparseArray) -> None:
+        """Copy what is stored into an array of zeros in memory that lies alike."""
         extents = self.extents()
-        with filling(made._buffer, extents):
-            target = made.buffer[: self.nbytes]
+        with filling(other._buffer, extents):
+            target = other.buffer[: self.nbytes]
             for start, stop in extents.tolist():
                 for at in range(start, stop, DEFAULT_NBYTES):
                     piece = target[at : min(at + DEFAULT_NBYTES, stop)]
                     self._buffer.read_into(self._offset + at, piece)
                     self._buffer._forget(self._offset + at, len(piece))
-        return made
 
-    __copy__ = copy
+    def retile(self, tiles: Any, *, progress: bool = False) -> Any:
+        """
+        Copy what is stored into an array that lies tile by tile, in memory; holes stay holes.
 
-    def __deepcopy__(self, _memo: object) -> SparseArray:
-        return self.copy()
+        Parameters
+        ----------
+        tiles : int, tuple of ints, 'auto' or None
+            As of `zeros`. None is C order.
+        progress : bool
+            Show a progress bar (needs tqdm).
+
+        Returns
+        -------
+        TiledArray or SparseArray
+
+        Raises
+        ------
+        ValueError
+            `tiles` do not fit.
+        ClosedError, AccessError, OSError
+            As `extents`.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> a = sparsearray.zeros((1 << 20, 1 << 17))
+        >>> a[5:15, 7] = 1
+        >>> a, a.retile("auto")  # doctest: +NORMALIZE_WHITESPACE
+        (<SparseArray (1048576, 131072) float64, 40 KiB stored of 1 TiB>,
+         <TiledArray (1048576, 131072) float64 in tiles of (16, 32), 4 KiB stored of 1 TiB>)
+        """
+        from .retile import retile
+
+        return retile(self, tiles, progress=progress)
 
     def resize(self, shape: Any) -> None:
         """
@@ -230,21 +273,12 @@ class SparseArray(Items, Closing):
         >>> first, a.sum()
         (array([1., 2., 3.]), np.float64(21.0))
         """
-        with self._length:
+        with self._length():
             self._resize(as_shape(shape), None)
 
     def _resize(self, sizes: tuple[int, ...], rows: NDArray[Any] | SparseArray | None) -> None:
         """Resize, with `rows` in what is new before it counts. The caller holds the lock."""
-        self._check_writable()
-        if not self._owner:
-            msg = "resize: the array shows part of a buffer that is not its own"
-            raise ValueError(msg)
-        if len(sizes) != self.ndim or not sizes or sizes[1:] != self._shape[1:]:
-            msg = f"resize to {sizes}: only the first axis of shape {self._shape} can change"
-            raise ValueError(msg)
-        if sizes[0] > self._maxshape[0]:
-            msg = f"resize to {sizes}: maxshape is {self._maxshape}; zeros and open take one"
-            raise ValueError(msg)
+        self._check_resize(sizes)
         if sizes == self._shape:
             return
         fill = None if rows is None else partial(self._write_rows, self._offset + self.nbytes, rows)
@@ -290,24 +324,20 @@ class SparseArray(Items, Closing):
         -----
         If the process or the system crashes meanwhile, the file has the rows from before, or all.
         """
-        found = rows if isinstance(rows, SparseArray) else _as_rows(rows, self._dtype)
+        if isinstance(rows, StoredArray) and not isinstance(rows, SparseArray):
+            rows = rows.retile(None)
+        found = rows if isinstance(rows, SparseArray) else as_rows(rows, self._dtype)
         if not self._shape or found.ndim != self.ndim or found.shape[1:] != self._shape[1:]:
             msg = f"append: rows of shape {found.shape} do not fit an array of {self._shape}"
             raise ValueError(msg)
         try:
-            with self._length:
+            with self._length():
                 self._resize((self._shape[0] + found.shape[0], *self._shape[1:]), found)
         except AccessError as error:
             error.strerror, error.transferred = f"append undone: {error.strerror}", 0
             raise
 
     # Life
-
-    def save(self, path: str | PathLike[str], *, progress: bool = False) -> None:
-        """Write it as a .npy file with holes: see `sparsearray.save`."""
-        from .files import save
-
-        save(path, self, progress=progress)
 
     def refresh(self) -> int:
         """
@@ -377,114 +407,6 @@ class SparseArray(Items, Closing):
     def _settle(self) -> AccessError | None:
         return self._buffer._settle() if self._owner else None
 
-    def __reduce__(self) -> NoReturn:
-        msg = "a SparseArray cannot be pickled: save it, and open the file in the other process"
-        raise TypeError(msg)
-
-    def __repr__(self) -> str:
-        from .array_display import array_repr
-
-        if self.closed:
-            return f"<{type(self).__name__} {self._shape} {self._dtype}, closed>"
-        return array_repr(self, type(self).__name__)
-
-    def _repr_html_(self) -> str:
-        from .array_display import array_html
-
-        return array_html(self)
-
-    def plot(self, ax: Any = None) -> Any:
-        """
-        Draw where the data lies, with matplotlib.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw.
-
-        Returns
-        -------
-        matplotlib Axes
-
-        Raises
-        ------
-        ImportError
-            matplotlib is not installed.
-        """
-        from .array_display import plot_array
-
-        return plot_array(self, ax)
-
-
-def zeros(
-    shape: Any,
-    dtype: DTypeLike = float,
-    *,
-    maxshape: Any = None,
-    max_nbytes: int | None = None,
-    name: str | None = None,
-) -> SparseArray:
-    """
-    Make an array of zeros in which nothing is stored yet.
-
-    Parameters
-    ----------
-    shape : int or tuple of ints
-        Of any size that fits into the address space: 64 TiB are fine on x86-64.
-    dtype : dtype
-        Any without objects.
-    maxshape : tuple, optional
-        How large `SparseArray.resize` may make it along the first axis; there, None is "as long as
-        there are addresses for": at least a terabyte. By default it cannot grow.
-    max_nbytes : int, optional
-        How many bytes it may store, in whole pages. An assignment, a result or rows that would
-        store more are refused with MemoryError. What is written through windows, or through the
-        array's buffer, is not; and threads that write at once can pass it by what they write.
-    name : str, optional
-        A label of the buffer.
-
-    Returns
-    -------
-    SparseArray
-
-    Raises
-    ------
-    ValueError
-        A negative size, one past 8 EiB, or a `maxshape` that does not fit.
-    TypeError
-        The dtype holds objects.
-    MemoryError
-        There are not enough addresses: a process has 128 TiB on most machines.
-
-    Examples
-    --------
-    >>> import sparsearray
-    >>> a = sparsearray.zeros((100_000, 100_000, 100), "u1")
-    >>> a.nbytes, a.nbytes_stored
-    (1000000000000, 0)
-    """
-    sizes, found = layout(shape, dtype)
-    most = as_maxshape(sizes, maxshape, found.itemsize)
-    if maxshape is None:
-        most = sizes
-    buffer = reserve(max(prod(most), prod(sizes)) * found.itemsize, name)
-    made = SparseArray._of(buffer, sizes, found, maxshape=most, storage=Memory())
-    if max_nbytes is not None:
-        made._quota = Quota(_positive("max_nbytes", max_nbytes), buffer.page_size)
-    nbytes = made.nbytes
-    if nbytes:
-        page = buffer.page_size
-        allocate(buffer, 0, -(-nbytes // page) * page)
-    return made
-
-
-def _positive(name: str, value: int) -> int:
-    number = index(value)
-    if number < 0:
-        msg = f"{name} {number}: negative"
-        raise ValueError(msg)
-    return number
-
 
 def _spans_of_rows(rows: NDArray[Any] | SparseArray, itemsize: int) -> NDArray[np.int64]:
     """Find the bytes that rows take, from the first of them on."""
@@ -492,15 +414,3 @@ def _spans_of_rows(rows: NDArray[Any] | SparseArray, itemsize: int) -> NDArray[n
         nbytes = rows.size * itemsize
         return np.array([[0, nbytes]] if nbytes else np.empty((0, 2)), np.int64)
     return item_ranges(rows.extents(), rows.itemsize) * itemsize
-
-
-def _as_rows(rows: ArrayLike, dtype: np.dtype) -> NDArray[Any]:
-    """Make an array of what is to become rows."""
-    if dtype.names is not None and not hasattr(rows, "dtype"):
-        return np.asarray(rows, dtype)  # tuples are records
-    found = np.asarray(rows)
-    if not found.dtype.hasobject:
-        return found
-    made = np.zeros(found.shape, dtype)
-    made[...] = found  # Python code of the objects runs before anything is changed
-    return made

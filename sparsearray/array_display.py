@@ -107,6 +107,7 @@ def array_html(array: _Array) -> str:
         many boxes there are.
     """
     title = f"<b>{escape(type(array).__name__)}</b> {_tuple(array.shape)} {_dtype(array)}"
+    title += _tiles(array)
     if array.path is not None:
         title += f" in {named(array.path)} ({escape(str(array.mode))})"
     try:
@@ -162,7 +163,13 @@ def plot_array(array: _Array, ax: Any = None) -> Any:
 
 
 def _kind(array: _Array, kind: str) -> str:
-    return f"{kind} {_tuple(array.shape)} {shorten(str(array.dtype))}"
+    return f"{kind} {_tuple(array.shape)} {shorten(str(array.dtype))}{_tiles(array)}"
+
+
+def _tiles(array: _Array) -> str:
+    """Say how an array lies, if not in C order."""
+    tiles = getattr(array, "tiles", None)
+    return "" if tiles is None else f" in tiles of {_tuple(tiles)}"
 
 
 def _tuple(shape: tuple[int, ...]) -> str:
@@ -506,10 +513,14 @@ def _steps(lengths: tuple[int, int], ndim: int) -> tuple[int, int]:
 
 def _corners(array: _Array) -> Iterator[tuple[int, int, int, int, int]]:
     """Reduce each box to its place in the plane and its number of items."""
-    for index, block in array.blocks():
-        if block.size:
+    blocks: Any = array.blocks()
+    # Those of some layouts are copies, and need not be made.
+    indices = blocks.indices() if hasattr(blocks, "indices") else (index for index, _ in blocks)
+    for index in indices:
+        items = math.prod(side.stop - side.start for side in index)
+        if items:
             rows, columns = _plane(index, slice(0, 1))
-            yield rows.start, rows.stop, columns.start, columns.stop, block.size
+            yield rows.start, rows.stop, columns.start, columns.stop, items
 
 
 def _overlap(spans: NDArray[np.int64], side: _Side) -> NDArray[np.float64]:

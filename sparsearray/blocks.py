@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, repeat
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +23,7 @@ _SMALL = 64 << 10  # bytes: an extent that costs less to copy with others than t
 _AHEAD = 16 << 20  # bytes of files that are read ahead, as far as they lie in many places
 _BEGINNING = 2 << 20  # bytes of each of them
 _COPIED = 1 << 20  # bytes of small extents that are copied at once
+_FEW = 8  # such copies that are not worth a thread
 Index = tuple[slice, ...]
 
 
@@ -134,8 +137,29 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         count = max(min(_COPIED, self._most * itemsize) // page, 1)
         for ranges in self._prefetched(extents[small] // itemsize):
             pages = _pages(ranges * itemsize + self._offset, page)
-            for at in range(0, len(pages), count):
-                yield self._buffer.gather(pages[at : at + count], f"V{page}").view(self._dtype)
+            parts = [pages[at : at + count] for at in range(0, len(pages), count)]
+            for part in _ahead(lambda part: self._buffer.gather(part, f"V{page}"), parts):
+                yield part.view(self._dtype)
+
+
+def _ahead(
+    work: Callable[[NDArray[np.int64]], NDArray[Any]], parts: list[NDArray[np.int64]]
+) -> Iterator[NDArray[Any]]:
+    """Do the work for each part, while what came of the one before is used."""
+    if len(parts) < _FEW:
+        yield from map(work, parts)
+        return
+    pool = ThreadPoolExecutor(1, "sparsearray")
+    try:
+        waiting = deque([pool.submit(work, part) for part in parts[:2]])
+        for part in parts[2:]:
+            found = waiting.popleft().result()
+            waiting.append(pool.submit(work, part))
+            yield found
+        for future in waiting:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pages(ranges: NDArray[np.int64], page: int) -> NDArray[np.int64]:

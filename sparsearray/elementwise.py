@@ -47,8 +47,8 @@ class Layout(Protocol):
     def _box_reader(self) -> Callable[[Any], np.ndarray]:
         """Return what gives the items of a box."""
 
-    def _box_writer(self) -> Callable[[Any], np.ndarray]:
-        """Return what gives a box to write into."""
+    def _box_writer(self) -> tuple[Callable[[Any], np.ndarray], Callable[[Any, Any], None]]:
+        """Return what gives an array to be filled for a box, and what then puts it there."""
 
 
 _PIECE = 1 << 20  # bytes worked on at once: operands and results stay in the cache
@@ -218,15 +218,22 @@ def apply(function: Any, operands: Sequence[Any], kwargs: dict[str, Any]) -> Any
     finals, works = _targets(operands, outputs, outs, shape)
     readers = _readers(operands, shape)
     writers = [work._box_writer() for work in works]
+    walked: list[Any] = []
     for operand in operands:
-        if not isinstance(operand, Layout):
+        if not isinstance(operand, Layout) or any(operand is one for one in walked):
             continue
+        walked.append(operand)
         with _filling(works, operand):
-            for index, _ in operand.blocks(max_nbytes=max(_PIECE, operand.dtype.itemsize)):
-                targets = tuple(writer(index) for writer in writers)
+            for index, block in operand.blocks(max_nbytes=max(_PIECE, operand.dtype.itemsize)):
+                targets = tuple(make(index) for make, _ in writers)
                 # Not from a generator: CPython 3.11 keeps `targets` for ever if that raises.
-                parts = [reader(index) for reader in readers]
+                parts = [
+                    block if one is operand else reader(index)
+                    for one, reader in zip(operands, readers, strict=True)
+                ]
                 function(*parts, out=targets, **rest)
+                for (_, put), target in zip(writers, targets, strict=True):
+                    put(index, target)
     for final, work in zip(finals, works, strict=True):
         _deliver(final, work)
     return finals[0] if len(finals) == 1 else tuple(finals)
@@ -237,10 +244,12 @@ def _by_block(name: str, function: Callable[[Any], Any], array: Any, out: Any = 
     (output,) = _outputs(function, [array], name)
     _check_casting(name, output, out)
     (final,), (work,) = _targets([array], [output], [out], array.shape)
-    writer = work._box_writer()
+    make, put = work._box_writer()
     with _filling([work], array):
         for index, block in array.blocks(max_nbytes=max(_PIECE, array.dtype.itemsize)):
-            writer(index)[...] = function(block)
+            target = make(index)
+            target[...] = function(block)
+            put(index, target)
     _deliver(final, work)
     return final
 
@@ -261,10 +270,12 @@ def astype(array: Any, dtype: DTypeLike, *, casting: Any = "unsafe") -> Any:
         msg = f"astype: a zero of {array.dtype} becomes {made[()]!r} of {found}; {WAY}"
         raise TypeError(msg)
     result = array._like(made.dtype)
-    writer = result._box_writer()
+    make, put = result._box_writer()
     with _filling([result], array):
         for index, block in array.blocks():
-            writer(index)[...] = block
+            target = make(index)
+            target[...] = block
+            put(index, target)
     return result
 
 

@@ -10,19 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ._binding import plain_dtype
+from ._descriptor import Descriptor
 from ._layout import as_maxshape, layout
 from ._layout import reserve as reserve_addresses
 from ._new_file import PIECE, cuts, name_file, replacing, take_room, write_all, write_filled
 from ._npy_file import NpyFile, place_of
 from ._progress import progress_bar
+from ._records import Records
+from ._tiling import Tiling, as_tiles
 from .array import SparseArray
 from .npy import MAGIC, Header, data_pages, make_header, read_header
+from .tiled import TiledArray
 from .window import as_shape
 
 if TYPE_CHECKING:
@@ -44,9 +48,10 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     *,
     dtype: DTypeLike | None = None,
     shape: Any = None,
+    tiles: Any = None,
     maxshape: Any = None,
     reserve: bool = False,
-) -> SparseArray:
+) -> SparseArray | TiledArray:
     """
     Open a file as an array, without reading it.
 
@@ -62,6 +67,10 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     dtype, shape
         Of a new file (float64 by default) or a raw one (all of it by default). Of a .npy file they
         are checked.
+    tiles : int, tuple of ints or 'auto', optional
+        How a new file lies, as of `zeros`: by default in C order. A file of tiles says so itself;
+        given for one, they are checked. A raw file, or a .npy file of twice as many axes (how many
+        tiles, and how many items of each), is opened as tiles of this shape.
     maxshape : tuple, optional
         As of `zeros`: how large it can be made with ``resize`` and ``append``, in modes ``'r+'``
         and ``'w+'``. Where they change the length, what lies behind the data in the file is cut
@@ -74,6 +83,7 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     Returns
     -------
     SparseArray
+        Or `TiledArray`, where it lies tile by tile.
 
     Raises
     ------
@@ -100,7 +110,8 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     Notes
     -----
     Plain ``np.load(path)`` and ``np.load(path, mmap_mode="r")`` read our files. Their data begins
-    at byte 4096, so that it lies in whole pages, and holes in it can be skipped.
+    at byte 4096, so that it lies in whole pages, and holes in it can be skipped. A file of tiles is
+    an array of records to numpy, one for each tile: ``np.load(path)["tile"][i, j]``.
 
     In modes ``'r'`` and ``'c'`` what others write into holes is seen after
     `SparseArray.refresh`. In ``'r+'`` and ``'w+'`` it is seen at once; there, reading holes
@@ -120,10 +131,11 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
         raise ValueError(msg)
     name = os.fsdecode(path)
     if mode == "w+":
-        _make_file(name, shape, dtype, maxshape, reserve=reserve)
-        shape = dtype = None  # as in the header
+        _make_file(name, shape, dtype, tiles, maxshape, reserve=reserve)
+        shape = dtype = tiles = None  # as in the header
     with _open_regular(name, "r+b" if mode in _WRITING else "rb") as file:
-        return _open_file(file.fileno(), name, mode, dtype, shape, maxshape, reserve=reserve)
+        found = _find_layout(file.fileno(), name, dtype, shape, tiles)
+        return _open_file(file.fileno(), name, mode, found, maxshape, reserve=reserve)
 
 
 @contextmanager
@@ -139,64 +151,107 @@ def _open_regular(name: str, how: Literal["rb", "r+b"]) -> Iterator[FileIO]:
         yield file
 
 
-def _open_file(
-    fd: int,
-    name: str,
-    mode: str,
-    dtype: DTypeLike | None,
-    shape: Any,
-    maxshape: Any,
-    *,
-    reserve: bool,
-) -> SparseArray:
+class Layout(NamedTuple):
+    """How the array in a file lies."""
+
+    header: Header
+    """Of the array of tiles, where it lies in those."""
+    tiling: Tiling | None
+    can_resize: bool
+
+
+def _find_layout(fd: int, name: str, dtype: DTypeLike | None, shape: Any, tiles: Any) -> Layout:
+    """Find what a file holds, and check it against what is wanted."""
     nbytes = os.fstat(fd).st_size
     is_npy = os.pread(fd, len(MAGIC), 0) == MAGIC
     if not is_npy and dtype is None:
         start = os.pread(fd, len(MAGIC), 0)
         msg = f"{name!r} is no .npy file: it begins with {start!r}; a raw file needs dtype="
         raise ValueError(msg)
-    found = _read(fd, name) if is_npy else _raw_header(name, nbytes, dtype, shape)
-    sizes, plain = _layout(found, name)
+    try:
+        found = read_header(fd) if is_npy else _raw_header(nbytes, dtype, shape, tiles)
+        tiling = Tiling.of_record(found.dtype, found.shape)
+        if tiling is None and tiles is not None:
+            tiling = _as_tiled(found, tiles)
+            found = found._replace(shape=tiling.grid, dtype=tiling.record())
+            is_npy = False
+        sizes, plain = layout(found.shape, found.dtype)
+    except (TypeError, ValueError) as error:
+        msg = f"{name!r}: {error}"
+        raise type(error)(msg) from error
+    plain = plain if found.dtype.itemsize else found.dtype  # empty items stay empty
     found = found._replace(shape=sizes, dtype=plain)
-    if is_npy:
-        _check(found, name, dtype, shape)
+    if tiling is None:
+        _check(found.shape, found.dtype, name, dtype, shape)
+    else:
+        _check(tiling.shape, tiling.dtype, name, dtype, shape)
+        if (
+            tiles is not None
+            and as_tiles(tiles, tiling.shape, tiling.dtype.itemsize) != tiling.tiles
+        ):
+            msg = f"{name!r} lies in tiles of {tiling.tiles}, not {tiles}"
+            raise ValueError(msg)
     if found.stop > nbytes:
         msg = (
             f"{name!r} is cut short: shape {found.shape} of {found.dtype} ends at byte "
             f"{found.stop}, and the file has {nbytes}"
         )
         raise ValueError(msg)
-    most = found.shape
-    if maxshape is not None:
-        most = as_maxshape(found.shape, maxshape, found.dtype.itemsize)
-    base, mapped = data_pages(found)
-    place, largest = place_of(found), data_pages(found._replace(shape=most))[1]
+    return Layout(found, tiling, is_npy)
+
+
+def _as_tiled(header: Header, tiles: Any) -> Tiling:
+    """Take an array of twice as many axes for one in tiles."""
+    ndim, dtype = len(header.shape) // 2, header.dtype
+    sizes = as_tiles(tiles, (1,) * ndim, dtype.itemsize)
+    if header.order != "C" or header.shape[ndim:] != sizes:
+        msg = (
+            f"shape {header.shape} in {header.order} order is no array in tiles of {tiles}: those "
+            "are C order, and twice as many axes (how many tiles, and how many items of each)"
+        )
+        raise ValueError(msg)
+    shape = tuple(n * tile for n, tile in zip(header.shape, sizes, strict=False))
+    return Tiling(shape, sizes, dtype, prod(sizes) * dtype.itemsize)
+
+
+def _open_file(
+    fd: int, name: str, mode: str, found: Layout, maxshape: Any, *, reserve: bool
+) -> SparseArray | TiledArray:
+    header, tiling, can_resize = found
+    shape = header.shape if tiling is None else tiling.shape
+    dtype = header.dtype if tiling is None else tiling.dtype
+    most = as_maxshape(shape, maxshape, dtype.itemsize)
+    rows = most if tiling is None else tiling.resized(most).grid
+    base, mapped = data_pages(header)
+    place, largest = place_of(header), data_pages(header._replace(shape=rows))[1]
     buffer = reserve_addresses(place + largest, Path(name).name)
     if reserve:
-        _take_room(fd, name, found)
+        _take_room(fd, name, header)
         buffer._keeps_room = True
-    if found.stop > found.start:
+    if header.stop > header.start:
         buffer.map_file(
             place,
             mapped,
-            fd,
+            Descriptor.owned(fd),
             base,
             writable=mode in _WRITING,
             copy_on_write=mode == "c",
-            skip_holes=mode in ("r", "c"),
+            # Tiles are looked up in the file itself, which needs no mapping for each.
+            skip_holes=mode in ("r", "c") and tiling is None,
         )
-        if mode in _WRITING:
-            _read_no_holes(buffer, place, mapped)
-    storage = NpyFile(fd, os.path.abspath(name), mode, found if is_npy else None)
-    return SparseArray._of(
+        if mode in _WRITING or tiling is not None:
+            _read_no_holes(fd, buffer, place, mapped)
+    kind = SparseArray if tiling is None else Records
+    made = kind._of(
         buffer,
-        found.shape,
-        found.dtype,
-        offset=place + found.start - base,
-        order=found.order,
-        maxshape=most,
-        storage=storage,
+        header.shape,
+        header.dtype,
+        offset=place + header.start - base,
+        order=header.order,
+        maxshape=rows,
+        storage=NpyFile(fd, os.path.abspath(name), mode, header if can_resize else None),
     )
+    return TiledArray._of(made, most) if isinstance(made, Records) else made
 
 
 def _take_room(fd: int, name: str, header: Header) -> None:
@@ -208,55 +263,48 @@ def _take_room(fd: int, name: str, header: Header) -> None:
         raise
 
 
-def _read_no_holes(buffer: SparseBuffer, offset: int, nbytes: int) -> None:
+def _read_no_holes(fd: int, buffer: SparseBuffer, offset: int, nbytes: int) -> None:
     """Where most of a file is holes, have only those pages in the cache that are looked at."""
-    found = buffer.extents(offset, nbytes)
-    if 2 * int((found[:, 1] - found[:, 0]).sum()) < nbytes:
+    if 2 * 512 * os.fstat(fd).st_blocks < nbytes:
         buffer.advise(offset, nbytes, "random")
 
 
-def _layout(header: Header, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    try:
-        sizes, found = layout(header.shape, header.dtype)
-    except (TypeError, ValueError) as error:
-        msg = f"{name!r}: {error}"
-        raise type(error)(msg) from None
-    return sizes, found if header.dtype.itemsize else header.dtype  # empty items stay empty
-
-
-def _read(fd: int, name: str) -> Header:
-    try:
-        return read_header(fd)
-    except ValueError as error:
-        msg = f"{name!r}: {error}"
-        raise ValueError(msg) from error
-
-
-def _raw_header(name: str, nbytes: int, dtype: DTypeLike | None, shape: Any) -> Header:
+def _raw_header(nbytes: int, dtype: DTypeLike | None, shape: Any, tiles: Any) -> Header:
     """Describe a file without a header."""
     found = plain_dtype(dtype)
     if not found.itemsize:
-        msg = f"{name!r}: items of {found} have no bytes"
+        msg = f"items of {found} have no bytes"
         raise ValueError(msg)
+    if tiles is not None:
+        if shape is None:
+            msg = "a raw file of tiles needs shape="
+            raise ValueError(msg)
+        sizes, found = layout(shape, found)
+        sides = as_tiles(tiles, sizes, found.itemsize)
+        tiling = Tiling(sizes, sides, found, prod(sides) * found.itemsize)
+        return Header(tiling.grid, "C", tiling.record(), 0)
     if shape is None:
         if nbytes % found.itemsize:
-            msg = f"{name!r} has {nbytes} bytes: not in whole items of {found}"
+            msg = f"{nbytes} bytes are no whole items of {found}"
             raise ValueError(msg)
         shape = (nbytes // found.itemsize,)
     return Header(as_shape(shape), "C", found, 0)
 
 
-def _check(found: Header, name: str, dtype: DTypeLike | None, shape: Any) -> None:
-    if dtype is not None and np.dtype(dtype) != found.dtype != layout((), dtype)[1]:
-        msg = f"{name!r} holds {found.dtype}, not {np.dtype(dtype)}"
+def _check(
+    sizes: tuple[int, ...], found: np.dtype, name: str, dtype: DTypeLike | None, shape: Any
+) -> None:
+    """Raise ValueError for an array in a file that is not what the caller says."""
+    if dtype is not None and np.dtype(dtype) != found != layout((), dtype)[1]:
+        msg = f"{name!r} holds {found}, not {np.dtype(dtype)}"
         raise ValueError(msg)
-    if shape is not None and layout(shape, dtype or found.dtype)[0] != found.shape:
-        msg = f"{name!r} has shape {found.shape}, not {shape}"
+    if shape is not None and layout(shape, dtype or found)[0] != sizes:
+        msg = f"{name!r} has shape {sizes}, not {shape}"
         raise ValueError(msg)
 
 
 def _make_file(
-    name: str, shape: Any, dtype: DTypeLike | None, maxshape: Any, *, reserve: bool
+    name: str, shape: Any, dtype: DTypeLike | None, tiles: Any, maxshape: Any, *, reserve: bool
 ) -> None:
     """Make a .npy file of zeros, none of which is stored; or for which there is room."""
     if shape is None:
@@ -264,6 +312,9 @@ def _make_file(
         raise ValueError(msg)
     sizes, found = layout(shape, float if dtype is None else dtype)
     most = as_maxshape(sizes, maxshape, found.itemsize)
+    if tiles is not None:
+        tiling = Tiling(sizes, as_tiles(tiles, most, found.itemsize), found)
+        sizes, most, found = tiling.grid, tiling.resized(most).grid, tiling.record()
     reserve_addresses(
         prod(most) * found.itemsize
     ).close()  # fails now, not when the old file is gone
@@ -293,9 +344,9 @@ def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
     path : path
         The file; an old one is replaced when all of the new one is on disk, and stays as it is if
         that fails.
-    array : SparseArray or array_like
-        What to write. One that was opened with mode ``'r'`` or ``'c'`` may be saved over its own
-        file, and keeps showing the old one.
+    array : SparseArray, TiledArray or array_like
+        What to write; tiles stay tiles. One that was opened with mode ``'r'`` or ``'c'`` may be
+        saved over its own file, and keeps showing the old one.
     progress : bool
         Show a progress bar (needs tqdm).
 
@@ -327,6 +378,8 @@ def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
     np.float64(1.0)
     """
     name = os.fsdecode(path)
+    if isinstance(array, TiledArray):
+        array = array._records
     source = array if isinstance(array, SparseArray) else np.asarray(array)
     dtype = plain_dtype(source.dtype)
     if isinstance(source, SparseArray):

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from math import prod
 from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._boxes import reader
 from ._layout import filling, make_ghost
+from ._mover import Mover
 from ._progress import progress_bar
 from ._quota import Quota, spans_of_items
 from ._rows import keeps_holes
 from ._selection import (
+    Selected,
     Selection,
     as_arrays,
     contiguous_run,
     has_field,
     is_basic,
     is_scalar,
+    positions,
     runs_of,
     spans_of,
     with_ellipsis,
 )
 from ._storage import Memory, Storage
+from ._zero import is_zero
 from .blocks import Blocks, item_ranges, items_in
 from .buffer import SparseBuffer
-from .protocol import NumpyFunctions
+from .stored import StoredArray
 
 __all__ = ["Items"]
 
@@ -38,7 +42,7 @@ _LONG_RUN = 16  # pages of a contiguous run that are cleared as one
 _TRIM_NBYTES = 4 << 20  # looked at in one piece
 
 
-class Items(NumpyFunctions):
+class Items(StoredArray):
     """What a `SparseArray` is by its items: where they lie, how they are found and set."""
 
     __slots__ = (
@@ -63,10 +67,14 @@ class Items(NumpyFunctions):
     _shape: tuple[int, ...]
     _storage: Storage
 
-    def _set_shape(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
+    def _set_shape(self, shape: tuple[int, ...], dtype: np.dtype | None = None) -> None:
         address = self._buffer.address + self._offset
-        self._ghost = make_ghost(shape, self._dtype, self._order, address)
+        found = self._dtype if dtype is None else dtype
+        ghost = make_ghost(shape, found, self._order, address)
+        # The shape last: an interrupt finds the old one, and all is undone.
+        self._dtype = found
+        self._ghost = ghost
+        self._shape = shape
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,24 +87,19 @@ class Items(NumpyFunctions):
         return self._dtype
 
     @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self._shape)
+    def path(self) -> str | None:
+        """The file behind it, or None."""
+        return self._storage.path
 
     @property
-    def size(self) -> int:
-        """Number of items."""
-        return prod(self._shape)
+    def mode(self) -> str | None:
+        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
+        return self._storage.mode
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of an item."""
-        return self._dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all items, stored or not."""
-        return self.size * self.itemsize
+    def closed(self) -> bool:
+        """Whether the buffer was closed."""
+        return self._buffer.closed
 
     @property
     def buffer(self) -> SparseBuffer:
@@ -112,16 +115,6 @@ class Items(NumpyFunctions):
     def order(self) -> Literal["C", "F"]:
         """Which axis is contiguous: the last (``'C'``) or the first (``'F'``, of some files)."""
         return self._order
-
-    @property
-    def path(self) -> str | None:
-        """The file behind it, or None."""
-        return self._storage.path
-
-    @property
-    def mode(self) -> str | None:
-        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
-        return self._storage.mode
 
     def extents(self) -> NDArray[np.int64]:
         """
@@ -223,7 +216,7 @@ class Items(NumpyFunctions):
             scalar for a single item; a copy for arrays of integers or booleans.
         """
         if not is_basic(key):
-            found = self._window()[as_arrays(key, self._shape, Items)]
+            found = self._window()[as_arrays(key, self._shape, StoredArray)]
             self._tell_loss()
             return found
         view = self._ghost[with_ellipsis(key)]
@@ -248,7 +241,7 @@ class Items(NumpyFunctions):
 
     def _set(self, key: Any, value: Any) -> None:
         if not is_basic(key):
-            window, parts = self._window(), as_arrays(key, self._shape, Items)
+            window, parts = self._window(), as_arrays(key, self._shape, StoredArray)
             if self._quota is not None and self.nbytes:
                 spans = spans_of_items(parts, self._shape, window.strides, self.itemsize)
                 self._quota.take(self, [spans] if len(spans) else [])
@@ -267,7 +260,14 @@ class Items(NumpyFunctions):
             and keeps_holes(value.dtype, view.dtype)
         ):
             self._assign(key, view, value)
-        elif _is_zero(value, view.dtype) and view.nbytes > self._buffer.page_size:
+        elif (
+            isinstance(value, StoredArray)
+            and not has_field(key)
+            and value.shape == view.shape
+            and keeps_holes(value.dtype, view.dtype)
+        ):
+            self._assign_boxes(key, value)
+        elif is_zero(value, view.dtype) and view.nbytes > self._buffer.page_size:
             self._clear_selection(key, view)
         else:
             self._fill(self._window_of(view), self._apart_from(value))
@@ -297,6 +297,52 @@ class Items(NumpyFunctions):
                     part = block[cast("Any", (*chosen, Ellipsis))]
                     part[~_in_ranges(numbers, held)] = np.zeros((), self._dtype)
 
+    def _assign_boxes(self, key: Any, value: StoredArray) -> None:
+        """Put in what an array of another layout holds, and zeros where it has holes."""
+        if self._overlaps(value):
+            value = value.copy()
+        selection = Selection(key, self._shape)
+        wanted = Selected(selection.sides, value.shape, selection.axes)
+        other = reader(value, value.shape)
+        kept = [(side, k) for side, k in zip(*wanted[::2], strict=True) if k is not None]
+        # First where this array holds something, for what was there must not stay.
+        for index, block in self.blocks():
+            chosen = selection.within(index)
+            if chosen is None:
+                continue
+            inside = [slice(0, n) for n in value.shape]
+            for side, k, along in zip(selection.sides, wanted.axes, index, strict=True):
+                if k is not None:
+                    inside[k] = positions(side, along)
+            down = tuple(k for side, k in kept if side.step < 0)
+            found: NDArray[Any] = np.flip(other(tuple(inside)), down)
+            part = block[cast("Any", (*chosen, Ellipsis))]
+            self._make_room(part)
+            part[...] = found.reshape(part.shape)
+        for box, block in value.blocks():
+            self._write_items(wanted.part(box), wanted, block)
+
+    def _write_filled(self, box: tuple[slice, ...], items: NDArray[Any]) -> None:
+        """Write what is not zero of a box into an array of zeros."""
+        sides = [range(side.start, side.stop) for side in box]
+        self._write_items(sides, Selected(sides, items.shape, list(range(items.ndim))), items)
+
+    def _write_items(self, sides: list[Any], wanted: Selected, items: NDArray[Any]) -> None:
+        """Write what is not zero, a page's worth at a time."""
+        if not items.nbytes:
+            return
+        if self._quota is not None:
+            parts = tuple(slice(min(side), max(side) + 1) for side in sides)
+            view = self._ghost[parts]
+            self._quota.take(self, spans_of(view, self._place(view) - self._offset, 1))
+        items = items.astype(self._dtype, copy=False)
+        many = max(self._buffer.page_size // self.itemsize, 1)
+        axes = [(1, step, 0) for step in self._ghost.strides]
+        if axes:
+            axes[-1 if self._order == "C" else 0] = (many, many * self.itemsize, self.itemsize)
+        mover = Mover(self._buffer, self._offset, self._dtype, axes)
+        mover.write(sides, items, wanted.strides(items), filled=True)
+
     def _clear_gaps(self, place: int, nbytes: int, held: NDArray[np.int64]) -> None:
         """Clear what is stored in a range of bytes outside of some ranges."""
         starts = np.concatenate([[place], held[:, 1]])
@@ -316,11 +362,13 @@ class Items(NumpyFunctions):
     def _apart_from(self, value: Any) -> Any:
         """Make an array of a value, one that does not change when this array does."""
         if not isinstance(value, Items):
-            return value
+            return value[...] if isinstance(value, StoredArray) else value
         return value._window().copy() if self._overlaps(value) else value._window()
 
     def _overlaps(self, other: Any) -> bool:
         """Tell whether it may hold some of the bytes of another array, in memory or in a file."""
+        if isinstance(other, StoredArray) and not isinstance(other, Items):
+            return other._overlaps(self)
         if not isinstance(other, Items):
             return isinstance(other, np.ndarray) and np.may_share_memory(self._ghost, other)
         if self._is_own_memory() or other._is_own_memory():
@@ -347,7 +395,9 @@ class Items(NumpyFunctions):
             self._make_room(window)
             window[...] = value
             return
-        source = value if isinstance(value, np.ndarray) else np.array(value, window.dtype)
+        source = (
+            np.asarray(value) if isinstance(value, np.ndarray) else np.array(value, window.dtype)
+        )
         while source.ndim > window.ndim and source.shape[0] == 1:
             source = source[0]
         if np.may_share_memory(window, source):
@@ -376,68 +426,17 @@ class Items(NumpyFunctions):
             if error is not None:
                 raise error
 
-    def _check_writable(self) -> None:
-        if self.mode == "r":
-            msg = f"assignment destination is read-only: {self.path!r} was opened with mode 'r'"
-            raise ValueError(msg)
-
-    def __len__(self) -> int:
-        if not self._shape:
-            msg = "len() of unsized object"
-            raise TypeError(msg)
-        return self._shape[0]
-
-    def __iter__(self) -> Iterator[Any]:
-        if not self._shape:
-            msg = "iteration over a 0-d array"
-            raise TypeError(msg)
-        return (self[i] for i in range(self._shape[0]))
-
-    def __contains__(self, item: object) -> bool:
-        if self._dtype.names is None and np.ndim(item):  # type: ignore[arg-type]
-            return bool(np.any(self == item))
-        if any(np.any(block == item) for _, block in self.blocks()):
-            return True
-        holes = sum(block.size for _, block in self.blocks()) < self.size
-        return holes and bool(np.zeros((), self._dtype) == item)
-
-    def __bool__(self) -> bool:
-        return bool(self._window())
-
-    def __int__(self) -> int:
-        return int(self._window())
-
-    def __float__(self) -> float:
-        return float(self._window())
-
-    def __complex__(self) -> complex:
-        return complex(self._window())
-
-    def __index__(self) -> int:
-        return self._window().__index__()
-
-    def item(self, *args: Any) -> Any:
-        """
-        Take one item as a Python object, as `numpy.ndarray.item`.
-
-        Raises
-        ------
-        ValueError, IndexError
-            There is more than one, or none there.
-        """
-        return self._window().item(*args)
-
-    def _box_writer(self) -> Callable[[Any], NDArray[Any]]:
-        """Return what gives a writable view of a box."""
+    def _box_writer(self) -> tuple[Callable[[Any], NDArray[Any]], Callable[[Any, Any], None]]:
+        """Return what gives a writable window of a box, and what does nothing more to it."""
         self._check_writable()
         window = self._window()
 
-        def write(index: Any) -> NDArray[Any]:
+        def make(index: Any) -> NDArray[Any]:
             block = window[(*index, Ellipsis)]
             self._make_room(block)
             return block
 
-        return write
+        return make, lambda _index, _block: None
 
     def _box_reader(self) -> Callable[[Any], NDArray[Any]]:
         """Return what gives the items of a box."""
@@ -582,20 +581,6 @@ def _in_ranges(numbers: NDArray[np.int64], ranges: NDArray[np.int64]) -> NDArray
     found = np.searchsorted(ranges[:, 0], numbers, "right")
     inside: NDArray[np.bool_] = numbers < np.append(0, ranges[:, 1])[found]
     return inside
-
-
-def _is_zero(value: Any, dtype: np.dtype) -> bool:
-    """Tell whether a single value becomes zero bytes in an array."""
-    if not isinstance(value, bool | int | float | complex | np.generic | np.ndarray):
-        return False
-    item, made = np.asarray(value), np.zeros((), dtype)
-    if item.ndim or (item.dtype.kind in "biufc" and item != 0):
-        return False
-    try:
-        made[...] = value
-    except (TypeError, ValueError, OverflowError):  # numpy will say it of the window
-        return False
-    return not made.tobytes().strip(b"\0")
 
 
 def _zero_pages(piece: NDArray[np.uint8], page: int) -> list[list[int]]:

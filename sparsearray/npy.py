@@ -15,6 +15,7 @@ _VERSIONS = ((1, 0), (2, 0), (3, 0))
 _MOST_READ = 10_000  # characters of a header that numpy reads: more may crash Python's parser
 # The data of our files begins on a 4 KiB page, or on the next where a structured dtype is long.
 HEADER_NBYTES = 4096
+_GROWTH = 40  # bytes: digits of a length, and of that of an array in tiles, which may grow
 _LONGEST = 2 * HEADER_NBYTES
 
 
@@ -40,25 +41,24 @@ def read_header(fd: int) -> Header:
     Parameters
     ----------
     fd : int
-        Its descriptor. Its position changes.
+        Its descriptor. Its position stays.
 
     Raises
     ------
     ValueError
         It is none, is of an unknown version, or is damaged. Objects in the dtype are not refused.
     """
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        version = np.lib.format.read_magic(file)
-        if version not in _VERSIONS:
-            msg = f"version {version[0]}.{version[1]} of the format is unknown"
-            raise ValueError(msg)
-        field = 2 if version == (1, 0) else 4
-        nbytes = int.from_bytes(file.read(field), "little")
-        start = len(MAGIC) + 2 + field + nbytes
-        if nbytes > 4 * _MOST_READ:
-            raise _too_long(nbytes, "bytes")
-        raw = file.read(nbytes)
+    file = BytesIO(os.pread(fd, len(MAGIC) + 6 + 4 * _MOST_READ, 0))
+    version = np.lib.format.read_magic(file)
+    if version not in _VERSIONS:
+        msg = f"version {version[0]}.{version[1]} of the format is unknown"
+        raise ValueError(msg)
+    field = 2 if version == (1, 0) else 4
+    nbytes = int.from_bytes(file.read(field), "little")
+    start = len(MAGIC) + 2 + field + nbytes
+    if nbytes > 4 * _MOST_READ:
+        raise _too_long(nbytes, "bytes")
+    raw = file.read(nbytes)
     if len(raw) < nbytes or start > os.fstat(fd).st_size:
         msg = f"cut short in the header, which ends at byte {start}"
         raise ValueError(msg)
@@ -121,7 +121,7 @@ def make_header(
         encoded, version = text.encode(), (3, 0)
     prefix = len(MAGIC) + 2 + (2 if version == (1, 0) else 4)
     wanted = prefix + len(encoded) + 1
-    total = nbytes or (HEADER_NBYTES if wanted <= HEADER_NBYTES else _LONGEST)
+    total = nbytes or (HEADER_NBYTES if wanted + _GROWTH <= HEADER_NBYTES else _LONGEST)
     if wanted > total:
         msg = f"a .npy header of {wanted} bytes does not fit into {total}"
         raise ValueError(msg)

@@ -61,6 +61,10 @@ class NumpyFunctions(NDArrayOperatorsMixin):
     def __eq__(self, other: object) -> Any:
         if _can_compare(self, other):
             return super().__eq__(other)
+        if self.dtype.kind == "V" and getattr(getattr(other, "dtype", None), "kind", "") == "V":
+            # Records can be equal, but numpy has no ufunc that says so.
+            msg = f"np.equal is not made for {self.dtype} with holes; {WAY}"
+            raise TypeError(msg)
         return np.zeros_like(self, dtype=bool)
 
     def __ne__(self, other: object) -> Any:

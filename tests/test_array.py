@@ -480,14 +480,14 @@ def test_interrupts_when_the_shape_is_set(
     array[...] = 1
     original, calls = SparseArray._set_shape, []
 
-    def set_shape(self: SparseArray, shape: tuple[int, ...]) -> None:
+    def set_shape(self: SparseArray, shape: tuple[int, ...], dtype: Any = None) -> None:
         calls.append(shape)
         if when == "after":
-            original(self, shape)
+            original(self, shape, dtype)
         if len(calls) == 1:
             raise KeyboardInterrupt
         if when == "before":
-            original(self, shape)
+            original(self, shape, dtype)
 
     monkeypatch.setattr(SparseArray, "_set_shape", set_shape)
     with pytest.raises(KeyboardInterrupt):

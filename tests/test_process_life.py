@@ -71,7 +71,7 @@ def test_fork_while_a_length_changes(run_ok: Callable[..., str]) -> None:
         array = sparsearray.zeros((0, 100), maxshape=(None, 100))
         entered, go = threading.Event(), threading.Event()
         def slow():
-            with array._length:
+            with array._length():
                 entered.set()
                 go.wait()
         thread = threading.Thread(target=slow)

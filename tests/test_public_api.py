@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import sparsearray
-from sparsearray import AtomicSlice, SharedMemory, SparseArray, SparseBuffer
+from sparsearray import AtomicSlice, SharedMemory, SparseArray, SparseBuffer, TiledArray
 
 NAMES = [
     "AccessError",
@@ -21,6 +21,7 @@ NAMES = [
     "SparseBuffer",
     "SparseDamageWarning",
     "SparseError",
+    "TiledArray",
     "UnsupportedError",
     "__version__",
     "install_fault_handler",
@@ -90,11 +91,48 @@ SIGNATURES = {
         "prod": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "refresh": "(self)",
         "resize": "(self, shape)",
+        "retile": "(self, tiles, *, progress=False)",
         "round": "(self, decimals=0, out=None)",
         "save": "(self, path, *, progress=False)",
         "save_to": "(self, path)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "trim": "(self, *, progress=False)",
+        "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
+    },
+    TiledArray: {
+        "__init__": "(self, buffer, shape, dtype=<class 'float'>, *, tiles='auto', offset=0)",
+        "all": "(self, axis=None, out=None, **kwargs)",
+        "any": "(self, axis=None, out=None, **kwargs)",
+        "append": "(self, rows)",
+        "argmax": "(self, axis=None, out=None, **kwargs)",
+        "argmin": "(self, axis=None, out=None, **kwargs)",
+        "astype": "(self, dtype, *, casting='unsafe')",
+        "blocks": "(self, *, max_nbytes=None)",
+        "clip": "(self, min=None, max=None, out=None)",
+        "close": "(self)",
+        "copy": "(self)",
+        "count_nonzero": "(self, axis=None, **kwargs)",
+        "discard": "(self, index)",
+        "dot": "(self, other, out=None)",
+        "extents": "(self)",
+        "flush": "(self)",
+        "item": "(self, *args)",
+        "max": "(self, axis=None, out=None, **kwargs)",
+        "mean": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "min": "(self, axis=None, out=None, **kwargs)",
+        "nonzero": "(self)",
+        "plot": "(self, ax=None)",
+        "prod": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "refresh": "(self)",
+        "resize": "(self, shape)",
+        "retile": "(self, tiles, *, progress=False)",
+        "round": "(self, decimals=0, out=None)",
+        "save": "(self, path, *, progress=False)",
+        "save_to": "(self, path)",
+        "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "tile": "(self, *numbers)",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -145,12 +183,15 @@ ORDER = [
     "buffer",
     "npy",
     "_progress",
+    "_mover",
     "_selection",
+    "_zero",
     "_quota",
     "_layout",
     "_storage",
     "blocks",
     "_boxes",
+    "_coordinates",
     "_rows",
     "_npy_file",
     "_lanes",
@@ -160,8 +201,17 @@ ORDER = [
     "reductions",
     "elementwise",
     "protocol",
+    "stored",
     "items",
     "array",
+    "_tiling",
+    "_records",
+    "_tile_blocks",
+    "_tile_clearing",
+    "tile_items",
+    "tiled",
+    "retile",
+    "creation",
     "files",
     "_svg",
     "display",
@@ -219,10 +269,14 @@ def test_everything_public_is_documented() -> None:
 
 FUNCTIONS = {
     "install_fault_handler": "(enabled=True)",
-    "open": "(path, mode='r', *, dtype=None, shape=None, maxshape=None, reserve=False)",
+    "open": (
+        "(path, mode='r', *, dtype=None, shape=None, tiles=None, maxshape=None, reserve=False)"
+    ),
     "save": "(path, array, *, progress=False)",
     "shared_memory": "(nbytes, name=None, *, hugepage_size=None)",
-    "zeros": "(shape, dtype=<class 'float'>, *, maxshape=None, max_nbytes=None, name=None)",
+    "zeros": (
+        "(shape, dtype=<class 'float'>, *, tiles=None, maxshape=None, max_nbytes=None, name=None)"
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""To test with: a model of `SparseBuffer`, hypothesis strategies and a state machine.
+"""To test with: a model of `SparseBuffer`, hypothesis strategies and state machines.
 
 Needs `hypothesis`, which the rest of the package does not.
 
@@ -8,8 +8,14 @@ A test that a buffer, or something that is used like one, does what it must:
 
 >>> from sparsearray.testing import SparseBufferMachine
 >>> TestMyBuffer = SparseBufferMachine.TestCase
+
+And one that an array does what numpy does, in memory and in files:
+
+>>> from sparsearray.testing import ArrayMachine
+>>> TestMyArray = ArrayMachine.TestCase
 """
 
+from sparsearray.testing.arrays import ArrayMachine
 from sparsearray.testing.model import ModelBuffer
 from sparsearray.testing.model_pages import ModelFile, ModelPage
 from sparsearray.testing.model_views import ModelAtomicSlice, ModelWindow
@@ -27,6 +33,7 @@ from sparsearray.testing.strategies import (
 
 __all__ = [
     "LAYOUTS",
+    "ArrayMachine",
     "Layout",
     "ModelAtomicSlice",
     "ModelBuffer",
