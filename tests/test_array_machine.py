@@ -53,8 +53,20 @@ def test_a_wrong_item_is_a_failure() -> None:
         machine.real[3, 4] = 5
         with pytest.raises(AssertionError, match="items"):
             machine.items_agree()
+        assert isinstance(machine.real, sparsearray.TiledArray)
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_a_page_too_many_is_a_failure() -> None:
+    """The machine sees an array that stores what was not written."""
+    machine = ArrayMachine()
+    try:
+        machine.start(shape=(70, 90), dtype="u1", tiles="auto", grows=False, in_file=False)
+        machine.costs_what_was_touched()
+        machine.real[3, 4] = 5
         with pytest.raises(AssertionError, match="nothing was written to"):
             machine.costs_what_was_touched()
-        assert isinstance(machine.real, sparsearray.TiledArray)
     finally:
         machine.teardown()

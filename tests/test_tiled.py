@@ -245,7 +245,7 @@ class TestSetting:
 
     @given(st.data())
     @settings(max_examples=200)
-    def test_discard(self, data: st.DataObject) -> None:
+    def test_discard(self, linux_core: bool, data: st.DataObject) -> None:
         """Discard sets to zero, and whole tiles take nothing any more."""
         array, dense = data.draw(arrays())
         key = data.draw(hnp.basic_indices(dense.shape, allow_newaxis=True, allow_ellipsis=True))
@@ -255,7 +255,7 @@ class TestSetting:
         assert array[...].tobytes() == dense.tobytes()
         assert array.nbytes_stored <= before
         array.discard(...)
-        if array._records.itemsize % P == 0:
+        if linux_core and array._records.itemsize % P == 0:
             assert array.nbytes_stored == 0
 
 

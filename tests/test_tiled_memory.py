@@ -87,6 +87,7 @@ def test_reading_holes_beside_what_is_stored(resident: Callable[[SparseBuffer], 
 @on_linux
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.usefixtures("told_pages")
 def test_reading_holes_of_files(read: Any, mode: Any, tmp_path: Path) -> None:
     """Neither are holes of files read: not into the cache, and they take no room on disk."""
     path = tmp_path / "a.npy"
@@ -216,6 +217,7 @@ def test_what_no_memory_holds(call: Any) -> None:
 # Extremes
 
 
+@pytest.mark.usefixtures("told_pages")
 def test_the_largest_arrays() -> None:
     """64 TiB: corners, boxes over them, sums and what they cost."""
     side = 1 << 23
@@ -278,6 +280,7 @@ def test_shapes_and_dtypes(shape: tuple[int, ...], tiles: Any, dtype: Any) -> No
 
 @pytest.mark.parametrize("itemsize", [P - 1, P, P + 1, 3 * P + 5])
 @pytest.mark.parametrize("tiles", ["auto", 1, (2, 3)])
+@pytest.mark.usefixtures("told_pages")
 def test_items_larger_than_a_page(itemsize: int, tiles: Any) -> None:
     """An item can take several pages: then so does a tile."""
     array = sparsearray.zeros((5, 7), f"V{itemsize}", tiles=tiles)

@@ -41,6 +41,7 @@ def test_set_an_axis_to_a_matrix(key: object) -> None:
 
 
 @pytest.mark.parametrize("value", [300, -1, [300, 1, 2], float("nan"), 1j])
+@pytest.mark.usefixtures("told_pages")
 def test_set_a_field_to_what_it_cannot_hold(value: object) -> None:
     """A number that a field cannot hold raises what numpy raises, and changes nothing."""
     a, dense = sparsearray.zeros(3, RECORD, tiles=2), np.zeros(3, RECORD)
@@ -59,6 +60,7 @@ def test_set_a_mask_to_a_list_of_records() -> None:
 
 
 @pytest.mark.parametrize("name", ["discard", "assign"])
+@pytest.mark.usefixtures("told_pages")
 def test_clear_a_long_axis(name: str) -> None:
     """The first and the last of a range are known without going through it."""
     a = sparsearray.zeros(1 << 40, "u1", tiles=4096)
@@ -160,6 +162,7 @@ def test_steps_beyond_any_number(step: int) -> None:
 
 
 @pytest.mark.parametrize("key", [..., (slice(None), slice(3, None, 900)), (slice(1, 3), slice(9))])
+@pytest.mark.usefixtures("told_pages")
 def test_limit_of_what_a_selection_stores(key: tuple[slice, ...]) -> None:
     """A selection may store as many pages as the tiles it lies in, and no fewer."""
     for less in (0, 1):
@@ -175,6 +178,7 @@ def test_limit_of_what_a_selection_stores(key: tuple[slice, ...]) -> None:
         assert b.nbytes_stored == (0 if less else most)
 
 
+@pytest.mark.usefixtures("told_pages")
 def test_limit_of_a_selection_of_all() -> None:
     """A selection of a terabyte is refused at once."""
     a = sparsearray.zeros((1 << 20, 1 << 20), "u1", tiles=64, max_nbytes=1 << 20)

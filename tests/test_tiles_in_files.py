@@ -523,6 +523,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tiles", [None, 3, TILES])
 @pytest.mark.parametrize("count", [5, P - 1, P + 700])
+@pytest.mark.usefixtures("told_pages")
 def test_trim_of_the_last_page(tiles: Any, count: int, tmp_path: Path) -> None:
     """Zeros in the last page of a file are given back, though the file ends inside of it."""
     path = tmp_path / "a.npy"
