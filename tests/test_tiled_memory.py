@@ -217,6 +217,7 @@ def test_what_no_memory_holds(call: Any) -> None:
 # Extremes
 
 
+@pytest.mark.slow  # not for the sanitizers, which leave no room for it
 @pytest.mark.usefixtures("told_pages")
 def test_the_largest_arrays() -> None:
     """64 TiB: corners, boxes over them, sums and what they cost."""
