@@ -243,6 +243,10 @@ void copy_to_spare(const Region &region, const Damage &damage) {
 bool substitute(sa_reservation *r, const Region &region, Range range, const Damage &how,
                 uint64_t fault) {
     bool done = false;
+    if (fault < r->placing.start)
+        range.stop = std::min(range.stop, r->placing.start);
+    else if (r->placing.nbytes())
+        range.start = std::max(range.start, r->placing.stop);
     for (uint64_t at = range.start; at < range.stop;) {
         Damage *known = r->damage.at_or_after(at);
         if (known && known->start <= at) {

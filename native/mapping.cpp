@@ -216,6 +216,7 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
     if (int error = prepare_place(r, request.range))
         return system_error(error, request.name, ret);
     char *at = r->base + region.start;
+    Placing placing(r, request.range);
     if (int error = os_place(at, region.nbytes(), region.prot, request.flags, fd,
                              region.file_offset))
         return system_error(error, request.name, ret);
@@ -236,6 +237,7 @@ int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_
     Range range;
     if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
         return code;
+    Placing placing(r, range);
     if (int error = place_anonymous(r, range, PROT_READ | PROT_WRITE, reserve))
         return system_error(error, "", ret);
     r->forget_pages(range.start, range.stop);
@@ -250,6 +252,7 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     Range range;
     if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
         return code;
+    Placing placing(r, range);
     if (int error = place_anonymous(r, range, PROT_READ, false))
         return system_error(error, "", ret);
     os_prefer_huge_zero(r->base + range.start, range.nbytes());
@@ -370,6 +373,7 @@ int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     if (r->table.empty(range.start, range.stop))
         return SA_OK;
     r->table.prepare();
+    Placing placing(r, range);
     if (int error = os_make_hole(r->base + range.start, range.nbytes()))
         return system_error(error, "", ret);
     r->forget_pages(range.start, range.stop);

@@ -46,6 +46,7 @@ struct sa_reservation {
     bool closed = false;
     sparsearray::RegionTable table;
     sparsearray::DamageList damage;
+    sparsearray::Range placing{0, 0};  // with fault_lock held: see Placing
     sparsearray::StoredHints hints;
     sparsearray::FileSet files;
 
@@ -70,6 +71,23 @@ struct sa_reservation {
 };
 
 namespace sparsearray {
+
+// While other pages are put in a range, and the table does not say so yet: a fault beside it, which may find that
+// all behind it is lost, puts nothing over them.
+class Placing {
+  public:
+    Placing(sa_reservation *r, Range range) : r_(r) { set(range); }
+    ~Placing() { set({0, 0}); }
+    Placing(const Placing &) = delete;
+    Placing &operator=(const Placing &) = delete;
+
+  private:
+    void set(Range range) {
+        std::lock_guard<FaultLock> held(fault_lock);
+        r_->placing = range;
+    }
+    sa_reservation *r_;
+};
 
 // The reservation that holds an address, or null. With fault_lock held.
 sa_reservation *reservation_at(const char *address);
