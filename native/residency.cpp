@@ -76,8 +76,7 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
                                 region.file_name(), ret);
         filled_only |= region.shared ? !region.file : region.file != nullptr;
         uint64_t from = std::max(first, part.start), n = std::min(last, part.stop) - from;
-        // The last page of a file goes whole: behind its end nothing is written that could be lost.
-        uint64_t good = region.file ? still_in_file(r, region, from, n, false) : n;
+        uint64_t good = region.file ? still_in_file(r, region, from, n, region.shared) : n;
         if (good < n) {
             region.file->tell_size();
             return access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);

@@ -557,7 +557,8 @@ class Items(StoredArray):
         page = self._buffer.page_size
         end = self._offset + self.nbytes
         start = -(-self._offset // page) * page
-        stop = (-(-end // page) if self._owner else end // page) * page
+        # Of a file the last page may reach past its end: that one stays.
+        stop = (-(-end // page) if self._is_own_memory() else end // page) * page
         if start >= stop:
             return 0
         freed = 0
