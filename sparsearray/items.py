@@ -557,12 +557,14 @@ class Items(StoredArray):
         page = self._buffer.page_size
         end = self._offset + self.nbytes
         start = -(-self._offset // page) * page
-        # Of a file the last page may reach past its end: that one stays.
-        stop = (-(-end // page) if self._is_own_memory() else end // page) * page
+        stop = (-(-end // page) if self._owner else end // page) * page
         if start >= stop:
             return 0
         freed = 0
         found = self._buffer.extents(start, stop - start)
+        if not self._is_own_memory():  # a file's last page may reach past its end: that one stays
+            found = np.minimum(found, end // page * page)
+            found = found[found[:, 0] < found[:, 1]]
         scratch = np.empty(_TRIM_NBYTES, "u1")
         total = int((found[:, 1] - found[:, 0]).sum())
         with progress_bar("trim", total, shown=progress) as done:
