@@ -207,13 +207,14 @@ class ArrayMachine(RuleBasedStateMachine):
 
     @rule()
     def trim(self) -> None:
-        """Give back zeros: what is stored then is what is not zero."""
+        """Give back zeros: stored is then what is not zero, and the page that a file ends in."""
         actual = outcome(self.real.trim)
         if self.real.mode == "r":
             agree("trim", actual.error, ValueError)
             return
         agree("trim", actual.error, None)
-        self._pages &= self._pages_of(self._filled())
+        last: set[int] = set() if self.real.mode is None else {self._nbytes // PAGE}
+        self._pages &= self._pages_of(self._filled()) | last
 
     @rule(
         how=st.sampled_from(["sum", "max", "min", "count_nonzero", "any", "all"]),
@@ -468,6 +469,13 @@ class ArrayMachine(RuleBasedStateMachine):
     @property
     def _tiles(self) -> tuple[int, ...] | None:
         return getattr(self.real, "tiles", None)
+
+    @property
+    def _nbytes(self) -> int:
+        if self._tiles is None:
+            return self.model.nbytes
+        sides = zip(self.model.shape, self._tiles, strict=True)
+        return tile_step(self.model.itemsize, self._tiles) * prod(-(-n // one) for n, one in sides)
 
     @property
     def _place(self) -> tuple[tuple[int, ...], int, tuple[int, ...] | None]:
