@@ -475,7 +475,8 @@ class ArrayMachine(RuleBasedStateMachine):
         if self._tiles is None:
             return self.model.nbytes
         sides = zip(self.model.shape, self._tiles, strict=True)
-        return tile_step(self.model.itemsize, self._tiles) * prod(-(-n // one) for n, one in sides)
+        tiles: int = prod(-(-n // one) for n, one in sides)
+        return tile_step(self.model.itemsize, self._tiles) * tiles
 
     @property
     def _place(self) -> tuple[tuple[int, ...], int, tuple[int, ...] | None]:
