@@ -208,41 +208,6 @@ class SparseArray(Items):
                     self._buffer.read_into(self._offset + at, piece)
                     self._buffer._forget(self._offset + at, len(piece))
 
-    def retile(self, tiles: Any, *, progress: bool = False) -> Any:
-        """
-        Copy what is stored into an array that lies tile by tile, in memory; holes stay holes.
-
-        Parameters
-        ----------
-        tiles : int, tuple of ints, 'auto' or None
-            As of `zeros`. None is C order.
-        progress : bool
-            Show a progress bar (needs tqdm).
-
-        Returns
-        -------
-        TiledArray or SparseArray
-
-        Raises
-        ------
-        ValueError
-            `tiles` do not fit.
-        ClosedError, AccessError, OSError
-            As `extents`.
-
-        Examples
-        --------
-        >>> import sparsearray
-        >>> a = sparsearray.zeros((1 << 20, 1 << 17))
-        >>> a[5:15, 7] = 1
-        >>> a, a.retile("auto")  # doctest: +NORMALIZE_WHITESPACE
-        (<SparseArray (1048576, 131072) float64, 40 KiB stored of 1 TiB>,
-         <TiledArray (1048576, 131072) float64 in tiles of (16, 32), 4 KiB stored of 1 TiB>)
-        """
-        from .retile import retile
-
-        return retile(self, tiles, progress=progress)
-
     def resize(self, shape: Any) -> None:
         """
         Make it longer or shorter along the first axis. It never moves: live windows stay valid.

@@ -73,10 +73,6 @@ class StoredArray(NumpyFunctions, Closing):
         """Copy what is stored into an array of its own, in memory."""
         raise NotImplementedError
 
-    def retile(self, tiles: Any, *, progress: bool = False) -> Any:
-        """Copy what is stored into an array of another layout, in memory."""
-        raise NotImplementedError
-
     def __getitem__(self, key: Any) -> Any:
         """Take part of the array by numpy's rules."""
         raise NotImplementedError
@@ -197,6 +193,41 @@ class StoredArray(NumpyFunctions, Closing):
         return self.copy()
 
     # Elsewhere
+
+    def retile(self, tiles: Any, *, progress: bool = False) -> Any:
+        """
+        Copy what is stored into an array of another layout, in memory; holes stay holes.
+
+        Parameters
+        ----------
+        tiles : int, tuple of ints, 'auto' or None
+            As of `zeros`. None is C order.
+        progress : bool
+            Show a progress bar (needs tqdm).
+
+        Returns
+        -------
+        TiledArray or SparseArray
+
+        Raises
+        ------
+        ValueError
+            `tiles` do not fit.
+        ClosedError, AccessError, OSError
+            As `extents`.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> a = sparsearray.zeros((1 << 20, 1 << 17))
+        >>> a[5:15, 7] = 1
+        >>> a, a.retile("auto")  # doctest: +NORMALIZE_WHITESPACE
+        (<SparseArray (1048576, 131072) float64, 40 KiB stored of 1 TiB>,
+         <TiledArray (1048576, 131072) float64 in tiles of (16, 32), 4 KiB stored of 1 TiB>)
+        """
+        from .retile import retile
+
+        return retile(self, tiles, progress=progress)
 
     def save(self, path: str | PathLike[str], *, progress: bool = False) -> None:
         """Write it as a .npy file with holes: see `sparsearray.save`."""

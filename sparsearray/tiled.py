@@ -271,40 +271,6 @@ class TiledArray(TileItems):
         self._records._copy_into(records)
         return TiledArray._of(records, self.shape)
 
-    def retile(self, tiles: Any, *, progress: bool = False) -> Any:
-        """
-        Copy what is stored into an array of other tiles, in memory; holes stay holes.
-
-        Parameters
-        ----------
-        tiles : int, tuple of ints, 'auto' or None
-            As of `zeros`. None is C order.
-        progress : bool
-            Show a progress bar (needs tqdm).
-
-        Returns
-        -------
-        TiledArray or SparseArray
-
-        Raises
-        ------
-        ValueError
-            `tiles` do not fit.
-        ClosedError, AccessError, OSError
-            As `extents`.
-
-        Examples
-        --------
-        >>> import sparsearray
-        >>> a = sparsearray.zeros((1 << 20, 1 << 17), tiles="auto")
-        >>> a[5, 7] = 1
-        >>> a.retile(None)
-        <SparseArray (1048576, 131072) float64, 4 KiB stored of 1 TiB>
-        """
-        from .retile import retile
-
-        return retile(self, tiles, progress=progress)
-
     def resize(self, shape: Any) -> None:
         """
         Make it longer or shorter along the first axis. It never moves: live windows stay valid.
