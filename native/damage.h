@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 #include <sched.h>
 #include <vector>
 
@@ -43,6 +44,7 @@ class FaultLock {
 };
 
 extern FaultLock fault_lock;
+using FaultHeld = std::lock_guard<FaultLock>;
 
 // Pages of a reservation that lost their file.
 struct Damage {
@@ -56,6 +58,21 @@ struct Damage {
     uint64_t spare_offset;
     uint64_t nbytes() const { return stop - start; }
 };
+
+// The rest of `damage` from `start` on.
+inline Damage from(const Damage &damage, uint64_t start) {
+    Damage rest = damage;
+    rest.spare_offset += start - damage.start;
+    rest.start = start;
+    return rest;
+}
+
+// What of it comes before `stop`.
+inline Damage until(const Damage &damage, uint64_t stop) {
+    Damage part = damage;
+    part.stop = stop;
+    return part;
+}
 
 // Sorted and disjoint. Nodes come from a pool that a signal handler can take from.
 class DamageList {

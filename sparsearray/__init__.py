@@ -1,8 +1,9 @@
 """
 Large, mostly-empty arrays and address spaces as real numpy memory.
 
-`zeros` makes a `SparseArray` of any size that costs what is written to it; `save` and `open` keep
-it in a .npy file with holes. Functions of numpy skip what is not there.
+`zeros` makes a `SparseArray` of any size that costs what is written to it, or with ``tiles=`` a
+`TiledArray`, of which small boxes cost what they hold; `save` and `open` keep them in .npy files
+with holes. Functions of numpy skip what is not there.
 
 `SparseBuffer` reserves a range of addresses and populates it piece by piece with private memory,
 zero pages and windows of files. Reads and writes at bad places raise exceptions instead of ending

@@ -24,7 +24,7 @@ from .stored import StoredArray
 from .window import as_shape
 
 if TYPE_CHECKING:
-    from os import PathLike
+    pass
 
 __all__ = ["SparseArray"]
 
@@ -303,74 +303,6 @@ class SparseArray(Items):
             raise
 
     # Life
-
-    def refresh(self) -> int:
-        """
-        Look again for data in holes of the file that were skipped when it was opened.
-
-        In modes ``'r'`` and ``'c'`` what others write into holes is not seen before that.
-
-        Returns
-        -------
-        int
-            Bytes of new data, in whole pages.
-
-        Raises
-        ------
-        ClosedError, OSError
-            As `SparseBuffer.refresh`.
-        """
-        return self._buffer.refresh()
-
-    def flush(self) -> None:
-        """
-        Write what was changed to the file, and wait for the disk.
-
-        Raises
-        ------
-        OSError
-            The disk says that it failed, or is full; `SparseBuffer.flush`.
-        """
-        self._buffer.flush()
-
-    def save_to(self, path: str | PathLike[str]) -> None:
-        """
-        Write what memory holds as a .npy file, even where the array's own file is lost.
-
-        For a full disk, and for a flush that failed: `SparseBuffer.save_to`.
-
-        Parameters
-        ----------
-        path : path
-            An old file is replaced when all of the new one is on disk.
-
-        Raises
-        ------
-        AccessError, OSError, ClosedError
-            As `SparseBuffer.save_to`.
-        """
-        from .files import save_held
-
-        save_held(path, self)
-
-    def close(self) -> None:
-        """
-        Give memory and file back. More than once is fine.
-
-        Raises
-        ------
-        BufferError
-            Windows are alive: how many, and where. ``a[...]`` and ``a[0]`` are windows: copy what
-            is to stay (``a[0].copy()``). A notebook's ``Out`` keeps those that it has shown.
-        AccessError
-            The disk is full: `SparseBuffer.close`.
-        """
-        if self._owner:
-            self._buffer.close()
-            self._storage.close()
-
-    def _settle(self) -> AccessError | None:
-        return self._buffer._settle() if self._owner else None
 
 
 def _spans_of_rows(rows: NDArray[Any] | SparseArray, itemsize: int) -> NDArray[np.int64]:

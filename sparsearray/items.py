@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ._boxes import reader
 from ._layout import filling, make_ghost
 from ._mover import Mover
 from ._progress import progress_bar
@@ -23,9 +22,9 @@ from ._selection import (
     has_field,
     is_basic,
     is_scalar,
-    positions,
     runs_of,
     spans_of,
+    upwards,
     with_ellipsis,
 )
 from ._storage import Memory, Storage
@@ -87,51 +86,13 @@ class Items(StoredArray):
         return self._dtype
 
     @property
-    def path(self) -> str | None:
-        """The file behind it, or None."""
-        return self._storage.path
-
-    @property
-    def mode(self) -> str | None:
-        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
-        return self._storage.mode
-
-    @property
-    def closed(self) -> bool:
-        """Whether the buffer was closed."""
-        return self._buffer.closed
-
-    @property
-    def buffer(self) -> SparseBuffer:
-        """The buffer that the items lie in."""
-        return self._buffer
-
-    @property
-    def offset(self) -> int:
-        """Of the first item, in bytes from the start of the buffer."""
-        return self._offset
+    def _store(self) -> Any:
+        return self
 
     @property
     def order(self) -> Literal["C", "F"]:
         """Which axis is contiguous: the last (``'C'``) or the first (``'F'``, of some files)."""
         return self._order
-
-    def extents(self) -> NDArray[np.int64]:
-        """
-        Find the parts that may hold something other than zero.
-
-        Returns
-        -------
-        ndarray of int64, shape (n, 2)
-            Start and stop in bytes from the first item, sorted and disjoint; whole pages but for
-            the ends of the array.
-
-        Raises
-        ------
-        ClosedError, AccessError, OSError
-            As `SparseBuffer.extents`.
-        """
-        return self._buffer.extents(self._offset, self.nbytes) - self._offset
 
     def blocks(
         self, *, max_nbytes: int | None = None
@@ -266,7 +227,8 @@ class Items(StoredArray):
             and value.shape == view.shape
             and keeps_holes(value.dtype, view.dtype)
         ):
-            self._assign_boxes(key, value)
+            selection = Selection(key, self._shape)
+            self._take_over(Selected(selection.sides, value.shape, selection.axes), value)
         elif is_zero(value, view.dtype) and view.nbytes > self._buffer.page_size:
             self._clear_selection(key, view)
         else:
@@ -297,51 +259,28 @@ class Items(StoredArray):
                     part = block[cast("Any", (*chosen, Ellipsis))]
                     part[~_in_ranges(numbers, held)] = np.zeros((), self._dtype)
 
-    def _assign_boxes(self, key: Any, value: StoredArray) -> None:
-        """Put in what an array of another layout holds, and zeros where it has holes."""
-        if self._overlaps(value):
-            value = value.copy()
-        selection = Selection(key, self._shape)
-        wanted = Selected(selection.sides, value.shape, selection.axes)
-        other = reader(value, value.shape)
-        kept = [(side, k) for side, k in zip(*wanted[::2], strict=True) if k is not None]
-        # First where this array holds something, for what was there must not stay.
-        for index, block in self.blocks():
-            chosen = selection.within(index)
-            if chosen is None:
-                continue
-            inside = [slice(0, n) for n in value.shape]
-            for side, k, along in zip(selection.sides, wanted.axes, index, strict=True):
-                if k is not None:
-                    inside[k] = positions(side, along)
-            down = tuple(k for side, k in kept if side.step < 0)
-            found: NDArray[Any] = np.flip(other(tuple(inside)), down)
-            part = block[cast("Any", (*chosen, Ellipsis))]
-            self._make_room(part)
-            part[...] = found.reshape(part.shape)
-        for box, block in value.blocks():
-            self._write_items(wanted.part(box), wanted, block)
+    def _stored_boxes(self) -> Iterator[tuple[slice, ...]]:
+        return (index for index, _ in self.blocks())
 
-    def _write_filled(self, box: tuple[slice, ...], items: NDArray[Any]) -> None:
-        """Write what is not zero of a box into an array of zeros."""
-        sides = [range(side.start, side.stop) for side in box]
-        self._write_items(sides, Selected(sides, items.shape, list(range(items.ndim))), items)
-
-    def _write_items(self, sides: list[Any], wanted: Selected, items: NDArray[Any]) -> None:
-        """Write what is not zero, a page's worth at a time."""
+    def _write_sides(
+        self, sides: Any, items: NDArray[Any], strides: list[int], *, filled: bool = False
+    ) -> None:
         if not items.nbytes:
             return
         if self._quota is not None:
-            parts = tuple(slice(min(side), max(side) + 1) for side in sides)
-            view = self._ghost[parts]
+            view = self._ghost[_slices_of(sides)]
             self._quota.take(self, spans_of(view, self._place(view) - self._offset, 1))
-        items = items.astype(self._dtype, copy=False)
+        # In pieces of a page, so that what is zero can be left out.
         many = max(self._buffer.page_size // self.itemsize, 1)
         axes = [(1, step, 0) for step in self._ghost.strides]
         if axes:
             axes[-1 if self._order == "C" else 0] = (many, many * self.itemsize, self.itemsize)
         mover = Mover(self._buffer, self._offset, self._dtype, axes)
-        mover.write(sides, items, wanted.strides(items), filled=True)
+        mover.write(sides, items, strides, filled=filled)
+
+    def _clear_sides(self, sides: Any) -> None:
+        key = _slices_of(sides)
+        self._clear_selection(key, self._ghost[cast("Any", (*key, Ellipsis))])
 
     def _clear_gaps(self, place: int, nbytes: int, held: NDArray[np.int64]) -> None:
         """Clear what is stored in a range of bytes outside of some ranges."""
@@ -467,37 +406,6 @@ class Items(StoredArray):
 
     # Zeros
 
-    def discard(self, index: Any) -> None:
-        """
-        Set a part to zero, and give the pages back that lie in it whole.
-
-        Parameters
-        ----------
-        index : int, slice, Ellipsis, or a tuple of them
-            As in ``a[index]``.
-
-        Raises
-        ------
-        IndexError
-            It is not a basic index, or out of bounds.
-        ValueError
-            The array is read-only.
-
-        Examples
-        --------
-        >>> import sparsearray
-        >>> a = sparsearray.zeros(1 << 37)
-        >>> a[: 1 << 20] = 1
-        >>> a.discard(slice(512, None))
-        >>> a.sum(), a.nbytes_stored
-        (np.float64(512.0), 4096)
-        """
-        self._check_writable()
-        if not is_basic(index) or has_field(index):
-            msg = f"discard takes integers, slices, an ellipsis or a tuple of them, not {index!r}"
-            raise IndexError(msg)
-        self._clear_selection(index, self._ghost[with_ellipsis(index)])
-
     def _clear_selection(self, key: Any, view: NDArray[Any]) -> None:
         """Set what a basic index selects to zero, and give back the pages that lie in it whole."""
         if not view.nbytes:
@@ -577,6 +485,12 @@ class Items(StoredArray):
                             freed += high - low
                     done(len(piece))
         return freed
+
+
+def _slices_of(sides: Any) -> tuple[slice, ...]:
+    """Make slices that select the same as ranges do, going up."""
+    up = map(upwards, sides)
+    return tuple(slice(side.start, side.stop, side.step) for side in up)
 
 
 def _in_ranges(numbers: NDArray[np.int64], ranges: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ._boxes import stand_in
+from ._boxes import reader, stand_in
 from ._closing import Closing
+from ._selection import Selected, Selection, has_field, is_basic, positions, with_ellipsis
+from ._zero import is_zero_bytes
 from .protocol import NumpyFunctions
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from .array import SparseArray
+    from .buffer import SparseBuffer
+    from .errors import AccessError
 
 __all__ = ["StoredArray"]
 
@@ -45,22 +51,8 @@ class StoredArray(NumpyFunctions, Closing):
         raise NotImplementedError
 
     @property
-    def path(self) -> str | None:
-        """The file behind it, or None."""
-        raise NotImplementedError
-
-    @property
-    def mode(self) -> str | None:
-        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
-        raise NotImplementedError
-
-    @property
-    def closed(self) -> bool:
-        """Whether the buffer was closed."""
-        raise NotImplementedError
-
-    def extents(self) -> NDArray[np.int64]:
-        """Find the parts that may hold something other than zero."""
+    def _store(self) -> SparseArray:
+        """What all of it lies in: itself, or the array of its tiles."""
         raise NotImplementedError
 
     def blocks(
@@ -81,7 +73,46 @@ class StoredArray(NumpyFunctions, Closing):
         """Tell whether it may hold some of the bytes of another array, in memory or in a file."""
         raise NotImplementedError
 
+    def _stored_boxes(self) -> Iterator[tuple[slice, ...]]:
+        """Go through the boxes of `blocks` without reading them."""
+        raise NotImplementedError
+
+    def _write_sides(
+        self, sides: Any, items: NDArray[Any], strides: list[int], *, filled: bool = False
+    ) -> None:
+        """Write items where each axis selects by itself; `filled`: what is zero is zero already."""
+        raise NotImplementedError
+
+    def _clear_sides(self, sides: Any) -> None:
+        """Set to zero what each axis selects by itself, and give back what that took."""
+        raise NotImplementedError
+
     # What it is
+
+    @property
+    def buffer(self) -> SparseBuffer:
+        """The buffer that it lies in."""
+        return self._store._buffer
+
+    @property
+    def offset(self) -> int:
+        """Of its first item, or tile, in bytes from the start of the buffer."""
+        return self._store._offset
+
+    @property
+    def path(self) -> str | None:
+        """The file behind it, or None."""
+        return self._store._storage.path
+
+    @property
+    def mode(self) -> str | None:
+        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
+        return self._store._storage.mode
+
+    @property
+    def closed(self) -> bool:
+        """Whether the buffer was closed."""
+        return self._store._buffer.closed
 
     @property
     def ndim(self) -> int:
@@ -103,6 +134,24 @@ class StoredArray(NumpyFunctions, Closing):
         """Bytes of all items, stored or not."""
         return self.size * self.itemsize
 
+    def extents(self) -> NDArray[np.int64]:
+        """
+        Find the parts that may hold something other than zero.
+
+        Returns
+        -------
+        ndarray of int64, shape (n, 2)
+            Start and stop in bytes from the first item, or tile, sorted and disjoint; whole pages
+            but for the ends of the array.
+
+        Raises
+        ------
+        ClosedError, AccessError, OSError
+            As `SparseBuffer.extents`.
+        """
+        store = self._store
+        return store._buffer.extents(store._offset, store.nbytes) - store._offset
+
     @property
     def nbytes_stored(self) -> int:
         """Bytes in all `extents`: what the array costs, in memory or on disk."""
@@ -117,7 +166,7 @@ class StoredArray(NumpyFunctions, Closing):
     def _check_resize(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError for what cannot become the shape."""
         self._check_writable()
-        if not self._owner:
+        if not self._store._owner:
             msg = "resize: the array shows part of a buffer that is not its own"
             raise ValueError(msg)
         if len(shape) != self.ndim or not shape or shape[1:] != self.shape[1:]:
@@ -126,6 +175,75 @@ class StoredArray(NumpyFunctions, Closing):
         if shape[0] > self.maxshape[0]:
             msg = f"resize to {shape}: maxshape is {self.maxshape}; zeros and open take one"
             raise ValueError(msg)
+
+    # Setting it
+
+    def _take_over(self, wanted: Selected, value: StoredArray) -> None:
+        """Set a box to what another array holds, and to zero where that has holes."""
+        if self._overlaps(value):
+            value = value.copy()
+        other = reader(value, wanted.shape)
+        # First where this array holds something, for what was there must not stay.
+        for box in self._stored_boxes():
+            met = [positions(side, along) for side, along in zip(wanted.sides, box, strict=True)]
+            if any(one.start >= one.stop for one in met):
+                continue
+            inside = [slice(0, n) for n in wanted.shape]
+            for one, k in zip(met, wanted.axes, strict=True):
+                if k is not None:
+                    inside[k] = one
+            found, part = other(tuple(inside)), wanted.part(tuple(inside))
+            if is_zero_bytes(found):
+                self._clear_sides(part)
+            else:
+                self._write_block(part, wanted, found)
+        for box, block in value.blocks():
+            self._write_block(wanted.part(box), wanted, block, filled=True)
+
+    def _write_block(
+        self, sides: Any, wanted: Selected, block: NDArray[Any], *, filled: bool = False
+    ) -> None:
+        items = block.astype(self.dtype, copy=False)
+        self._write_sides(sides, items, wanted.strides(items), filled=filled)
+
+    def _write_filled(self, box: tuple[slice, ...], block: NDArray[Any]) -> None:
+        """Write what is not zero of a box into an array of zeros."""
+        sides = [range(side.start, side.stop) for side in box]
+        wanted = Selected(sides, block.shape, list(range(block.ndim)))
+        self._write_block(sides, wanted, block, filled=True)
+
+    def discard(self, index: Any) -> None:
+        """
+        Set a part to zero, and give the pages back that lie in it whole.
+
+        Parameters
+        ----------
+        index : int, slice, Ellipsis, or a tuple of them
+            As in ``a[index]``.
+
+        Raises
+        ------
+        IndexError
+            It is not a basic index, or out of bounds.
+        ValueError
+            The array is read-only.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> a = sparsearray.zeros(1 << 37)
+        >>> a[: 1 << 20] = 1
+        >>> a.discard(slice(512, None))
+        >>> a.sum(), a.nbytes_stored
+        (np.float64(512.0), 4096)
+        """
+        self._check_writable()
+        if not is_basic(index) or has_field(index):
+            msg = f"discard takes integers, slices, an ellipsis or a tuple of them, not {index!r}"
+            raise IndexError(msg)
+        view = stand_in(self)[with_ellipsis(index)]  # raises numpy's errors
+        del view
+        self._clear_sides(Selection(index, self.shape).sides)
 
     # A container
 
@@ -234,6 +352,78 @@ class StoredArray(NumpyFunctions, Closing):
         from .files import save
 
         save(path, self, progress=progress)
+
+    def refresh(self) -> int:
+        """
+        Look again for data in holes of the file that were skipped when it was opened.
+
+        In modes ``'r'`` and ``'c'`` what others write into holes of a SparseArray is not seen
+        before that; of tiles it is seen at once.
+
+        Returns
+        -------
+        int
+            Bytes of new data, in whole pages.
+
+        Raises
+        ------
+        ClosedError, OSError
+            As `SparseBuffer.refresh`.
+        """
+        return self._store._buffer.refresh()
+
+    def flush(self) -> None:
+        """
+        Write what was changed to the file, and wait for the disk.
+
+        Raises
+        ------
+        OSError
+            The disk says that it failed, or is full; `SparseBuffer.flush`.
+        """
+        self._store._buffer.flush()
+
+    def save_to(self, path: str | PathLike[str]) -> None:
+        """
+        Write what memory holds as a .npy file, even where the array's own file is lost.
+
+        For a full disk, and for a flush that failed: `SparseBuffer.save_to`.
+
+        Parameters
+        ----------
+        path : path
+            An old file is replaced when all of the new one is on disk.
+
+        Raises
+        ------
+        AccessError, OSError, ClosedError
+            As `SparseBuffer.save_to`.
+        """
+        from .files import save_held
+
+        save_held(path, self._store)
+
+    def close(self) -> None:
+        """
+        Give memory and file back. More than once is fine.
+
+        Raises
+        ------
+        BufferError
+            Windows are alive: how many, and where. Of a SparseArray ``a[...]`` and ``a[0]`` are
+            windows, of a TiledArray those of `tile`: copy what is to stay (``a[0].copy()``). A
+            notebook's ``Out`` keeps those that it has shown.
+        AccessError
+            The disk is full: `SparseBuffer.close`.
+        """
+        store = self._store
+        if store._owner:
+            store._buffer.close()
+            store._storage.close()
+
+    def _settle(self) -> AccessError | None:
+        store = self._store
+        return store._buffer._settle() if store._owner else None
 
     def __reduce__(self) -> NoReturn:
         msg = (

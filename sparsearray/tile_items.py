@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ._boxes import Index, reader, stand_in
+from ._boxes import Index, stand_in
 from ._coordinates import Coordinates, one_array, orthogonal
 from ._memory import check_copy
 from ._mover import Sides
@@ -24,19 +24,18 @@ from ._selection import (
     is_basic,
     is_scalar,
     numbers_and_slices,
-    positions,
     slices_of,
     with_ellipsis,
     with_numbers,
 )
 from ._tile_blocks import TileBlocks
 from ._tile_clearing import clear, tiles_of
-from ._zero import is_zero, is_zero_bytes
+from ._zero import is_zero
 from .blocks import boxes, items_in
 from .stored import StoredArray
 
 if TYPE_CHECKING:
-    from .buffer import SparseBuffer
+    pass
 
 __all__ = ["OuterIndex", "TileItems"]
 
@@ -63,21 +62,13 @@ class TileItems(StoredArray):
         return self._records.tiling.dtype
 
     @property
+    def _store(self) -> Records:
+        return self._records
+
+    @property
     def tiles(self) -> tuple[int, ...]:
         """Items along each axis of a tile."""
         return self._records.tiling.tiles
-
-    @property
-    def buffer(self) -> SparseBuffer:
-        """The buffer that the tiles lie in."""
-        return self._records.buffer
-
-    @property
-    def offset(self) -> int:
-        """Of the first tile, in bytes from the start of the buffer."""
-        return self._records.offset
-
-    # Items
 
     def tile(self, *numbers: int) -> NDArray[Any]:
         """
@@ -307,17 +298,20 @@ class TileItems(StoredArray):
         if isinstance(value, StoredArray):
             plain = all(isinstance(side, range) for side in wanted.sides)
             if plain and value.shape == wanted.shape and keeps_holes(value.dtype, self.dtype):
-                self._assign(wanted, value)
+                if isinstance(value, TileItems) and self._lies_like(value, wanted):
+                    self._copy_tiles(value)
+                else:
+                    self._take_over(wanted, value)
                 return
             value = value[...]
         elif nbytes > self.buffer.page_size and is_zero(value, self.dtype):
-            clear(self._records, wanted.sides)
+            self._clear_sides(wanted.sides)
             return
         if isinstance(value, np.ndarray) and value.dtype != self.dtype and value.nbytes > _PIECE:
             self._set_converted(wanted, value)
             return
         items = _broadcast(self._as_items(value), wanted.shape)
-        self._write(wanted.sides, items, wanted.strides(items))
+        self._write_sides(wanted.sides, items, wanted.strides(items))
 
     def _set_converted(self, wanted: Selected, value: NDArray[Any]) -> None:
         """Set items to those of another dtype, a part at a time."""
@@ -329,7 +323,7 @@ class TileItems(StoredArray):
         most = max(_PIECE // max(self.itemsize, source.itemsize), 1)
         for box in boxes(wanted.shape, np.array([[0, source.size]]), most):
             items = self._as_items(source[box])
-            self._write(wanted.part(box), items, wanted.strides(items))
+            self._write_sides(wanted.part(box), items, wanted.strides(items))
 
     def _as_item(self, value: Any) -> NDArray[Any]:
         """Convert a value to one item, as an assignment to one does it."""
@@ -350,21 +344,20 @@ class TileItems(StoredArray):
             items = value
         return items
 
-    def _write(
+    def _write_sides(
         self, sides: Sides, items: NDArray[Any], strides: list[int], *, filled: bool = False
     ) -> None:
-        """Write converted items."""
         if self._records._quota is not None:
             self._take_quota(sides)
         self._records.mover.write(sides, items, strides, filled=filled)
 
-    def _write_box(self, box: Index, items: NDArray[Any]) -> None:
-        self._write([range(side.start, side.stop) for side in box], items, list(items.strides))
+    def _clear_sides(self, sides: Sides) -> None:
+        clear(self._records, sides)
 
-    def _write_filled(self, box: Index, items: NDArray[Any]) -> None:
-        """Write what is not zero of a box into an array of zeros."""
-        sides = [range(side.start, side.stop) for side in box]
-        self._write(sides, items, list(items.strides), filled=True)
+    def _write_box(self, box: Index, items: NDArray[Any]) -> None:
+        self._write_sides(
+            [range(side.start, side.stop) for side in box], items, list(items.strides)
+        )
 
     def _read_box(self, box: Index) -> NDArray[Any]:
         """Copy the items of a box."""
@@ -442,40 +435,12 @@ class TileItems(StoredArray):
             part[key] = items[box]
             self._write_box(box, part)
 
-    def _assign(self, wanted: Selected, value: StoredArray) -> None:
-        """Set a box to what another array holds, and to zero where that has holes."""
-        if self._overlaps(value):
-            value = value.copy()
-        sides: Any = wanted.sides
-        whole = all(side == range(n) for side, n in zip(sides, self.shape, strict=True))
-        alike = isinstance(value, TileItems) and self._lies_like(value)
-        if whole and alike and wanted.shape == self.shape:
-            self._copy_tiles(cast("TileItems", value))
-            return
-        other = reader(value, wanted.shape)
-        # First where this array holds something, for what was there must not stay.
-        for box in self._stored_boxes():
-            met = [positions(side, along) for side, along in zip(sides, box, strict=True)]
-            if any(one.start >= one.stop for one in met):
-                continue
-            inside = [slice(0, n) for n in wanted.shape]
-            for one, k in zip(met, wanted.axes, strict=True):
-                if k is not None:
-                    inside[k] = one
-            found, part = other(tuple(inside)), wanted.part(tuple(inside))
-            if is_zero_bytes(found):
-                clear(self._records, part)
-            else:
-                items = self._as_items(found)
-                self._write(part, items, wanted.strides(items))
-        for inside_of, block in value.blocks():
-            items = self._as_items(block)
-            self._write(wanted.part(inside_of), items, wanted.strides(items), filled=True)
-
-    def _lies_like(self, other: TileItems) -> bool:
-        """Tell whether another array of the same shape has the same bytes at the same places."""
+    def _lies_like(self, other: TileItems, wanted: Selected) -> bool:
+        """Tell whether all is set to an array that has the same bytes at the same places."""
         one, two = self._records.tiling, other._records.tiling
-        return (one.dtype, one.tiles, one.tile_nbytes) == (two.dtype, two.tiles, two.tile_nbytes)
+        alike = (one.dtype, one.tiles, one.tile_nbytes) == (two.dtype, two.tiles, two.tile_nbytes)
+        whole = all(side == range(n) for side, n in zip(wanted.sides, one.shape, strict=True))
+        return alike and whole and wanted.shape == one.shape and not self._overlaps(other)
 
     def _copy_tiles(self, other: TileItems) -> None:
         """Copy all that is stored of an array that lies alike, and give back all else."""
@@ -492,37 +457,6 @@ class TileItems(StoredArray):
 
     def _stored_boxes(self) -> Iterator[Index]:
         return TileBlocks(self._records, items_in(None, self.itemsize)).indices()
-
-    def discard(self, index: Any) -> None:
-        """
-        Set a part to zero, and give the pages back of tiles that lie in it whole.
-
-        Parameters
-        ----------
-        index : int, slice, Ellipsis, or a tuple of them
-            As in ``a[index]``.
-
-        Raises
-        ------
-        IndexError
-            It is not a basic index, or out of bounds.
-        ValueError
-            The array is read-only.
-
-        Examples
-        --------
-        >>> import sparsearray
-        >>> a = sparsearray.zeros((1 << 20, 1 << 20), "u1", tiles="auto")
-        >>> a[:128, :128] = 1
-        >>> a.discard((slice(0, 100), slice(0, 100)))
-        >>> a.sum(), a.nbytes_stored
-        (np.uint64(6384), 12288)
-        """
-        self._check_writable()
-        if not is_basic(index) or has_field(index):
-            msg = f"discard takes integers, slices, an ellipsis or a tuple of them, not {index!r}"
-            raise IndexError(msg)
-        clear(self._records, self._select(index).sides)
 
     def trim(self, *, progress: bool = False) -> int:
         """

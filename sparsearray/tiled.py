@@ -26,8 +26,6 @@ from .tile_items import TileItems
 from .window import as_shape
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from .buffer import SparseBuffer
 
 __all__ = ["TiledArray"]
@@ -136,42 +134,6 @@ class TiledArray(TileItems):
     def maxshape(self) -> tuple[int, ...]:
         """How large `resize` can make it."""
         return self._maxshape
-
-    @property
-    def path(self) -> str | None:
-        """The file behind it, or None."""
-        return self._records.path
-
-    @property
-    def mode(self) -> str | None:
-        """How the file was opened: ``'r'``, ``'r+'``, ``'w+'`` or ``'c'``; None for memory."""
-        return self._records.mode
-
-    @property
-    def closed(self) -> bool:
-        """Whether the buffer was closed."""
-        return self._records.closed
-
-    @property
-    def _owner(self) -> bool:
-        return self._records._owner
-
-    def extents(self) -> NDArray[np.int64]:
-        """
-        Find the parts that may hold something other than zero.
-
-        Returns
-        -------
-        ndarray of int64, shape (n, 2)
-            Start and stop in bytes from the first tile, sorted and disjoint; whole pages but for
-            the ends of the array.
-
-        Raises
-        ------
-        ClosedError, AccessError, OSError
-            As `SparseBuffer.extents`.
-        """
-        return self._records.extents()
 
     def blocks(
         self, *, max_nbytes: int | None = None
@@ -374,7 +336,7 @@ class TiledArray(TileItems):
             return
         for box, block in rows.blocks(max_nbytes=max(_PIECE, rows.itemsize)):
             items = self._as_items(block)
-            self._write(wanted.part(box), items, wanted.strides(items), filled=True)
+            self._write_sides(wanted.part(box), items, wanted.strides(items), filled=True)
 
     def _clear_rows(self, start: int) -> None:
         """Set to zero what the last tiles hold behind the last row."""
@@ -387,45 +349,3 @@ class TiledArray(TileItems):
         for low, high in zip(*(corner.tolist() for corner in found), strict=True):
             tiles = zip(low[1:], high[1:], tiling.tiles[1:], strict=True)
             self._records.mover.clear([rows, *(range(a * n, b * n) for a, b, n in tiles)])
-
-    # Life
-
-    def refresh(self) -> int:
-        """Look again for data in holes of the file, as `SparseArray.refresh`."""
-        return self.buffer.refresh()
-
-    def flush(self) -> None:
-        """
-        Write what was changed to the file, and wait for the disk.
-
-        Raises
-        ------
-        OSError
-            The disk says that it failed, or is full; `SparseBuffer.flush`.
-        """
-        self._records.flush()
-
-    def save_to(self, path: str | PathLike[str]) -> None:
-        """
-        Write what memory holds as a .npy file, even where the array's own file is lost.
-
-        Raises
-        ------
-        AccessError, OSError, ClosedError
-            As `SparseArray.save_to`.
-        """
-        self._records.save_to(path)
-
-    def close(self) -> None:
-        """
-        Give memory and file back. More than once is fine.
-
-        Raises
-        ------
-        BufferError, AccessError
-            As `SparseArray.close`: windows of tiles are alive, or the disk is full.
-        """
-        self._records.close()
-
-    def _settle(self) -> AccessError | None:
-        return self._records._settle()

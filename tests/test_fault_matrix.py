@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from .script_places import CODE, WHERE
+
 P = mmap.PAGESIZE
 
 # A file of 8 pages, each byte of page i being i + 1, at page 2 of a buffer. `strike()` is what somebody
@@ -29,35 +31,6 @@ def make(path=None, writable=True):
     buffer = SparseBuffer(16 * P)
     buffer.map_file(START, 8 * P, path or PATH, writable=writable)
     return buffer
-
-def in_thread(work):
-    failed = []
-    def guarded():
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
-
-WHERE = {"main": lambda work: work(), "thread": in_thread, "child": in_child}[WHERE]
 """
 
 FAULTS = {
@@ -74,12 +47,11 @@ FAULTS = {
         strike = lambda: os.truncate(PATH, BAD)
     """,
 }
-WHERE = ["main", "thread", "child"]
 
 
 def script(fault: str, where: str, path: object, body: str) -> str:
     """Put a script together."""
-    head = f"PATH, WHERE = {str(path)!r}, {where!r}\n{PRELUDE}\n{dedent(fault)}"
+    head = f"{CODE}\nPATH, WHERE = {str(path)!r}, RUN[{where!r}]\n{PRELUDE}\n{dedent(fault)}"
     return head + dedent(body)
 
 

@@ -14,7 +14,8 @@ import sparsearray
 from sparsearray import AccessError, ClosedError
 
 from .array_files import DISK_PAGE, stored
-from .tiled_files import SHAPE, TILES, WHERE, WIDTH, cut, expected, make, script
+from .script_places import WHERE
+from .tiled_files import SHAPE, TILES, WIDTH, cut, expected, make, script
 
 P = mmap.PAGESIZE
 

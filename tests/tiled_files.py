@@ -12,12 +12,13 @@ import sparsearray
 from sparsearray import TiledArray
 
 from .array_files import DISK_PAGE
+from .script_places import CODE
 
 P = mmap.PAGESIZE
 WIDTH = P // 16
 SHAPE, TILES = (64, 4 * WIDTH), (16, WIDTH)
 
-# In scripts: the same array, and each kind of thread.
+# In scripts: the same array.
 PRELUDE = f"""
 import faulthandler, warnings
 import sparsearray
@@ -34,42 +35,12 @@ def make(mode="r+", path="a.npy"):
 
 def cut(nbytes, path="a.npy"):
     os.truncate(path, DISK_PAGE + nbytes)
-
-def in_thread(work):
-    failed = []
-    def guarded():
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
-
-RUN = {{"main": lambda work: work(), "thread": in_thread, "child": in_child}}
 """
-WHERE = ["main", "thread", "child"]
 
 
 def script(body: str) -> str:
     """Put a script together."""
-    return PRELUDE + dedent(body)
+    return PRELUDE + CODE + dedent(body)
 
 
 def expected() -> np.ndarray:
