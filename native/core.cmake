@@ -1,0 +1,12 @@
+# What the core is made of, for the module and for the checks: core_sources, and the choice of SPARSEARRAY_OS.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  set(SPARSEARRAY_OS linux CACHE STRING "System calls to build on: linux or posix")
+else()
+  set(SPARSEARRAY_OS posix CACHE STRING "System calls to build on: linux or posix")
+endif()
+
+set(core_sources)
+foreach(part reservation mapping residency table pins files access boxes extents guard damage kept flush
+        os_${SPARSEARRAY_OS})
+  list(APPEND core_sources ${CMAKE_CURRENT_LIST_DIR}/${part}.cpp)
+endforeach()
