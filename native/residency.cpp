@@ -33,6 +33,18 @@ int discard_part(sa_reservation *r, const Region &region, Range part) {
                     static_cast<int64_t>(region.in_file(part.start)));
 }
 
+// A private copy of a page of a file shows the file again when it is given back: zeros, where that has a hole.
+int is_over_data(const Region &region, Range part, bool *found, sa_report *ret) {
+    if (part.start >= part.stop)
+        return SA_OK;
+    std::vector<Range> data;
+    uint64_t end;
+    int error = os_find_data(region.file->fd(), region.file->ask(), region.in_file(part.start),
+                             region.in_file(part.stop), 1, &data, &end);
+    *found = !data.empty();
+    return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
+}
+
 }  // namespace
 
 int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
@@ -56,7 +68,7 @@ int sa_decommit(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
     });
 }
 
-int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
     Exclusive lock(r->lock);
     int code = check_bounds(r, offset, nbytes, ret);
     if (code || !nbytes)
@@ -74,26 +86,33 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
         if (region.kind != SA_ZERO && !region.writable())
             return access_error(SA_READ_ONLY, true, std::max(first, part.start), 0,
                                 region.file_name(), ret);
-        filled_only |= region.shared ? !region.file : region.file != nullptr;
+        filled_only |= region.shared && !region.file;
         uint64_t from = std::max(first, part.start), n = std::min(last, part.stop) - from;
         uint64_t good = region.file ? still_in_file(r, region, from, n, region.shared) : n;
         if (good < n) {
             region.file->tell_size();
             return access_error(SA_FILE_TRUNCATED, true, from + good, 0, region.file_name(), ret);
         }
-        return check_undamaged(r, region, part, true, ret);
+        if (int damaged = check_undamaged(r, region, part, true, ret))
+            return damaged;
+        if (!region.file || region.shared || filled_only)
+            return int{SA_OK};
+        return is_over_data(region, {std::max(part.start, whole.start), std::min(part.stop, whole.stop)},
+                            &filled_only, ret);
     });
     if (code || whole.start >= whole.stop)
         return code;
     if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
         return SA_UNSUPPORTED;
     return each_region(r, whole, [&](const Region &region, Range part) {
-        int error = region.file ? os_punch_file(region.file->fd(),
-                                                static_cast<int64_t>(region.in_file(part.start)),
-                                                part.nbytes())
-                                : discard_part(r, region, part);
+        int error = region.file && region.shared
+                        ? os_punch_file(region.file->fd(), static_cast<int64_t>(region.in_file(part.start)),
+                                        part.nbytes())
+                        : discard_part(r, region, part);
         return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
     });
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
 }
 
 namespace {

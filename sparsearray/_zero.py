@@ -10,7 +10,7 @@ __all__ = ["is_zero", "is_zero_bytes"]
 
 def is_zero(value: Any, dtype: np.dtype) -> bool:
     """Tell whether a single value becomes zero bytes in an array."""
-    if not isinstance(value, bool | int | float | complex | np.generic | np.ndarray):
+    if not isinstance(value, bool | int | float | complex | bytes | str | np.generic | np.ndarray):
         return False
     item, made = np.asarray(value), np.zeros((), dtype)
     if item.ndim or (item.dtype.kind in "biufc" and item != 0):

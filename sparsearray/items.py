@@ -270,13 +270,15 @@ class Items(StoredArray):
         if self._quota is not None:
             view = self._ghost[_slices_of(sides)]
             self._quota.take(self, spans_of(view, self._place(view) - self._offset, 1))
-        # In pieces of a page, so that what is zero can be left out.
+        self._mover().write(sides, items, strides, filled=filled)
+
+    def _mover(self) -> Mover:
+        """Make what moves boxes of items, in pieces of a page: what is zero can be left out."""
         many = max(self._buffer.page_size // self.itemsize, 1)
         axes = [(1, step, 0) for step in self._ghost.strides]
         if axes:
             axes[-1 if self._order == "C" else 0] = (many, many * self.itemsize, self.itemsize)
-        mover = Mover(self._buffer, self._offset, self._dtype, axes)
-        mover.write(sides, items, strides, filled=filled)
+        return Mover(self._buffer, self._offset, self._dtype, axes)
 
     def _clear_sides(self, sides: Any) -> None:
         key = _slices_of(sides)
@@ -419,15 +421,20 @@ class Items(StoredArray):
             self._clear_runs(view)
             return
         selection = Selection(key, self._shape)
+        page, size = self._buffer.page_size, self.itemsize
+        clear = self._mover().clear if page % size or self._offset % size else None
         for index, block in self.blocks():
             part = selection.within(index)
             if part is None:
                 continue
             chosen = block[part]
-            if contiguous_run(chosen)[0] < self._buffer.page_size:
-                chosen[...] = np.zeros((), self._dtype)
-            else:
+            if contiguous_run(chosen)[0] >= page:
                 self._clear_runs(chosen)
+            elif clear is None:
+                chosen[...] = np.zeros((), self._dtype)
+            else:  # by its bytes: of an item on two pages one may be a hole
+                sides = zip(index, part, strict=True)
+                clear([range(side.start, side.stop)[inside] for side, inside in sides])
 
     def _clear_runs(self, view: NDArray[Any]) -> None:
         for place, nbytes in runs_of(view, self._place(view)):
@@ -459,7 +466,7 @@ class Items(StoredArray):
         Notes
         -----
         Live windows stay valid. What another thread writes into a page of zeros just while it is
-        looked at can be lost.
+        looked at can be lost. Of a copy-on-write array, zeros that hide data of the file stay.
         """
         self._check_writable()
         page = self._buffer.page_size

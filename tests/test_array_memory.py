@@ -5,6 +5,7 @@ import mmap
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,3 +240,17 @@ def test_failed_functions_leave_nothing_behind(tmp_path) -> None:
     gc.collect()
     assert len(Path("/proc/self/maps").read_text().splitlines()) < before + 10
     memory.close()
+
+
+@pytest.mark.parametrize("key", [np.s_[:, ::2], np.s_[::3], np.s_[:, 5:11]])
+def test_zeros_of_an_item_on_two_pages(key: Any) -> None:
+    """Where half of an item lies in a hole, setting it to zero leaves the hole."""
+    array = sparsearray.zeros((70, 90), "S5")
+    expected = np.zeros(array.shape, array.dtype)
+    # Up to byte 28,350; the item that begins before 28,672 ends behind it.
+    array[:-7] = expected[:-7] = b"abcde"
+    before = array.nbytes_stored
+    expected[key] = b""
+    array.discard(key)
+    assert array.nbytes_stored <= before
+    np.testing.assert_array_equal(array[...], expected)

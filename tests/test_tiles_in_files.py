@@ -538,3 +538,30 @@ def test_trim_of_the_last_page(tiles: Any, count: int, tmp_path: Path) -> None:
     assert stored(path) <= 2 * DISK_PAGE
     array[...] = 1
     assert array.sum() == count
+
+
+@pytest.mark.parametrize("how", ["trim", "discard"])
+@pytest.mark.parametrize("tiles", [None, 70, P])
+@pytest.mark.usefixtures("told_pages")
+def test_zeros_of_a_copy_on_write_array(how: str, tiles: Any, tmp_path: Path) -> None:
+    """Copies of zeros are given back over holes of the file; over its data they stay, as zeros."""
+    path = tmp_path / "a.npy"
+    with sparsearray.open(path, "w+", dtype="u1", shape=64 * P, tiles=tiles) as array:
+        array[: 2 * P] = 1
+    before = path.read_bytes()
+    array = sparsearray.open(path, "c")
+    stored_before = array.nbytes_stored
+    array[32 * P :] = 2
+    array[32 * P :] = np.zeros(32 * P, "u1")
+    array[:P] = np.zeros(P, "u1")
+    assert array.nbytes_stored >= stored_before + 30 * P
+    if how == "trim":
+        assert array.trim() >= 30 * P
+    else:
+        array.discard(slice(32 * P, None))
+        array.discard(slice(0, P))
+    assert array.nbytes_stored <= stored_before + 2 * P
+    assert array.sum() == P
+    assert not array[:P].any()
+    assert path.read_bytes() == before
+    array.close()

@@ -207,12 +207,14 @@ class ArrayMachine(RuleBasedStateMachine):
 
     @rule()
     def trim(self) -> None:
-        """Give back zeros: stored is then what is not zero, and the page that a file ends in."""
+        """Give back zeros: stored is then what is not zero, a file's last page, and its data."""
         actual = outcome(self.real.trim)
         if self.real.mode == "r":
             agree("trim", actual.error, ValueError)
             return
         agree("trim", actual.error, None)
+        if self.real.mode == "c":  # copies over data of the file stay
+            return
         last: set[int] = set() if self.real.mode is None else {self._nbytes // PAGE}
         self._pages &= self._pages_of(self._filled()) | last
 
@@ -234,8 +236,11 @@ class ArrayMachine(RuleBasedStateMachine):
         agree(f"{how} error", ours.error, theirs.error)
         if theirs.error is None:
             found, expected = run(self.real), run(self.model)
-            agree(f"{how} type", (type(found), found.shape), (type(expected), expected.shape))
-            agree(f"{how} dtype", found.dtype, expected.dtype)
+            # A count is an int before numpy 2.4.
+            agree(
+                f"{how} type", (type(found), np.shape(found)), (type(expected), np.shape(expected))
+            )
+            agree(f"{how} dtype", np.asarray(found).dtype, np.asarray(expected).dtype)
             agree(f"{how}({axis})", bool(np.allclose(found, expected, rtol=1e-3)), True)
 
     @rule(draws=DRAWS, tiles=TILES, seed=SEEDS, factor=st.booleans())
