@@ -18,50 +18,17 @@ namespace {
 constexpr uint64_t kPiece = uint64_t{64} << 20;
 // Of a file that has to be fetched from a slow disk.
 constexpr uint64_t kFilePiece = uint64_t{8} << 20;
+// Bytes of a file that are read by one call.
+constexpr uint64_t kReadAtOnce = uint64_t{1} << 20;
 // Records between two looks at the size of the files they came from.
 constexpr uint64_t kBatch = 1 << 17;
 
-// One record of 1, 2, 4 or 8 bytes by a single instruction, others by memcpy. The address in the
-// reservation need not be aligned; where it is, the access is not torn.
-template <class T> void load_one(const char *ours, void *out) {
-    struct __attribute__((packed)) Unaligned {
-        T value;
-    };
-    T value = reinterpret_cast<const volatile Unaligned *>(ours)->value;
-    memcpy(out, &value, sizeof value);
-}
-
-template <class T> void store_one(char *ours, const void *data) {
-    struct __attribute__((packed)) Unaligned {
-        T value;
-    };
-    T value;
-    memcpy(&value, data, sizeof value);
-    reinterpret_cast<volatile Unaligned *>(ours)->value = value;
-}
-
 struct LoadRecord : CopyOut {
-    void operator()(char *ours, uint64_t done, uint64_t n) const {
-        switch (n) {
-        case 1: return load_one<uint8_t>(ours, to + done);
-        case 2: return load_one<uint16_t>(ours, to + done);
-        case 4: return load_one<uint32_t>(ours, to + done);
-        case 8: return load_one<uint64_t>(ours, to + done);
-        default: memcpy(to + done, ours, n);
-        }
-    }
+    void operator()(char *ours, uint64_t done, uint64_t n) const { load_record(to + done, ours, n); }
 };
 
 struct StoreRecord : CopyIn {
-    void operator()(char *ours, uint64_t done, uint64_t n) const {
-        switch (n) {
-        case 1: return store_one<uint8_t>(ours, from + done);
-        case 2: return store_one<uint16_t>(ours, from + done);
-        case 4: return store_one<uint32_t>(ours, from + done);
-        case 8: return store_one<uint64_t>(ours, from + done);
-        default: memcpy(ours, from + done, n);
-        }
-    }
+    void operator()(char *ours, uint64_t done, uint64_t n) const { store_record(ours, from + done, n); }
 };
 
 // The first piece of [offset, offset + nbytes), all of which is checked.
@@ -214,6 +181,11 @@ template <class Move> class Records {
         if (Move::write)
             good = still_in_file(r_, region, region.start, good, true);
         bool whole = !region.can_fault, damaged = region.can_fault && r_->damage.any();
+        if (!Move::write && !damaged && nbytes_ >= r_->page_size && can_be_read(region)) {
+            *i = read_pages(region, from, stop);
+            if (*i > from)
+                return SA_OK;
+        }
         if (whole)
             to = run_plain(region, good, from, stop);
         else if (!damaged && guard_ready())
@@ -233,6 +205,30 @@ template <class Move> class Records {
         }
         *i = to;
         return SA_OK;
+    }
+
+    static bool can_be_read(const Region &region) {
+        return region.shared && !region.huge_page && region.file->ask() == Ask::AtOnce;
+    }
+
+    // By calls, which take half the time of faults; up to the first record of which the file has not all.
+    uint64_t read_pages(const Region &region, uint64_t i, uint64_t stop) {
+        if constexpr (!Move::write)
+            while (i < stop) {
+                int64_t at = offset_of(i);
+                uint64_t n = 1, most = std::min(stop - i, std::max(kReadAtOnce / nbytes_, uint64_t{1}));
+                while (n < most && offset_of(i + n) - at == static_cast<int64_t>(n * nbytes_))
+                    n++;
+                uint64_t start = static_cast<uint64_t>(at);
+                if (start < region.start || start >= region.stop || n * nbytes_ > region.stop - start)
+                    return i;
+                off_t place = static_cast<off_t>(region.in_file(start));
+                ssize_t done = pread(region.file->fd(), move_.to + i * nbytes_, n * nbytes_, place);
+                if (done < 0 || static_cast<uint64_t>(done) < n * nbytes_)
+                    return i;
+                i += n;
+            }
+        return i;
     }
 
     int check_read(const Region &region, uint64_t from, uint64_t to) {

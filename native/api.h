@@ -63,6 +63,9 @@ enum sa_atomic_op {
     SA_ATOMIC_XOR
 };
 
+/* For an offset: the tiles of the reservation's pool. */
+enum { SA_POOL = -1 };
+
 /* FILLED: what is all zeros in a tile is left out, and the tile as it is. CLEAR: sets to zero what is stored;
  * there is no array of the caller's. */
 enum sa_box_move { SA_BOX_READ, SA_BOX_WRITE, SA_BOX_WRITE_FILLED, SA_BOX_CLEAR };
@@ -223,6 +226,33 @@ int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64
  * checked first. Holes are not touched to read them. `transferred` are bytes of items, in the order of tiles. */
 int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t ndim, int64_t itemsize,
                 char *data, int how, sa_report *ret);
+
+/* Tiles of whole pages, packed in the order in which they are first written: in `slots` from `offset` on, all mapped.
+ * There is one pool; boxes of its array are moved with SA_POOL for their offset. A place is in bytes from tile 0 on,
+ * as if all were stored. Writing makes room for tiles that are not; those read as zero. */
+int sa_make_pool(sa_reservation *r, int64_t offset, int64_t tile_nbytes, int64_t slots, sa_report *ret);
+/* How many tiles there may be, none at first. SA_PINNED where a live window shows one of those that go. */
+int sa_resize_pool(sa_reservation *r, int64_t tiles, sa_report *ret);
+/* Where a tile lies; -1 if it is not stored. `make`: it is, then. */
+int sa_find_tile(sa_reservation *r, int64_t number, int make, int64_t *offset, sa_report *ret);
+/* All that are stored of `first` up to `last`, by number. `count` is how many there are, if that is no more than
+ * `capacity`; and else how many there may be. */
+int sa_list_tiles(sa_reservation *r, int64_t first, int64_t last, int64_t *numbers, int64_t *offsets,
+                  uint64_t capacity, sa_report *ret);
+/* Where they lie, as sorted pairs of start and stop: `count` of those, as above. */
+int sa_list_slots(sa_reservation *r, int64_t *pairs, uint64_t capacity, sa_report *ret);
+/* Sets tiles to zero, and gives back those that no live window shows; `count` of them. */
+int sa_drop_tiles(sa_reservation *r, const int64_t *numbers, uint64_t count, sa_report *ret);
+/* Items, each within one tile; that with a bad place is number `value`. One is read into the report. */
+int sa_read_item(sa_reservation *r, int64_t place, uint64_t nbytes, sa_report *ret);
+int sa_write_item(sa_reservation *r, int64_t place, uint64_t nbytes, const char *data, sa_report *ret);
+int sa_gather_items(sa_reservation *r, const int64_t *places, uint64_t count, uint64_t nbytes, char *out,
+                    sa_report *ret);
+int sa_scatter_items(sa_reservation *r, const int64_t *places, uint64_t count, uint64_t nbytes,
+                     const char *values, sa_report *ret);
+/* The sum of integers of 1, 2 or 4 bytes, modulo 2^64; wherever they are. */
+uint64_t sa_sum(const char *data, uint64_t count, int itemsize, int is_signed);
+
 /* Sequentially consistent. `offset` is aligned to `nbytes`, which is 1, 2, 4 or 8; `value` in the
  * report is what was there before. */
 int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,

@@ -14,11 +14,13 @@
 //    caller's array is set to zero.
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <new>
 #include <vector>
 
 #include "extents.h"
 #include "moves.h"
+#include "pool.h"
 #include "rows.h"
 
 using namespace sparsearray;
@@ -50,23 +52,75 @@ struct Axis {
 class Box {
   public:
     Box(sa_reservation *r, uint64_t offset, const sa_axis *axes, uint64_t ndim, uint64_t itemsize,
-        char *data, int how, sa_report *ret)
-        : r_(r), offset_(offset), axes_(axes), ndim_(ndim), itemsize_(itemsize), data_(data), how_(how),
+        char *data, int how, const TilePool *pool, sa_report *ret)
+        : r_(r), pool_(pool), offset_(offset), axes_(axes), ndim_(ndim), itemsize_(itemsize), data_(data), how_(how),
           ret_(ret) {}
 
-    int move() {
-        if (!cut())
-            return SA_OK;
-        if (is_outside_)
+    // What is moved; false if it is nothing, or lies beyond any address: `code` says which.
+    bool prepare(int *code) {
+        bool any = cut();
+        *code = is_outside_ ? SA_BOUNDS : SA_OK;
+        return any && !is_outside_;
+    }
+
+    // That there are such tiles; and all that is stored, against the table.
+    int check_tiles() {
+        uint64_t last = 0;
+        for (uint64_t k = 0; k < ndim_; k++)
+            last += parts_[k].high;
+        if (!pool_->has(last, itemsize_)) {
+            ret_->offset = pool_->tiles() * pool_->tile_nbytes();
             return SA_BOUNDS;
-        if (int code = check())
+        }
+        group_ = UINT64_MAX;
+        low_ = pool_->start();
+        high_ = pool_->stop();
+        return check_pool(r_, how_ != SA_BOX_READ, ret_);
+    }
+
+    // The tiles of the pool that are written to, and not stored.
+    std::vector<uint64_t> missing() {
+        std::vector<uint64_t> found;
+        auto look = [&](const Segment *const *at, Piece &piece) {
+            if (piece.is_there)
+                return;
+            if (how_ == SA_BOX_WRITE_FILLED) {
+                fill_in(at, &piece);
+                if (is_zero_piece(piece))
+                    return;
+            }
+            found.push_back(piece.number);
+        };
+        Piece piece;
+        if (!ndim_) {
+            fill_in(nullptr, &piece);
+            look(nullptr, piece);
+            return found;
+        }
+        // Along a row of tiles only their places differ.
+        each_place(ndim_ - 1, [&](const Segment **at) {
+            fill_in(at, &piece);
+            const Segment *begin = at[ndim_ - 1];
+            for (uint64_t place = piece.place; at[ndim_ - 1] < parts_[ndim_ - 1].end; at[ndim_ - 1]++) {
+                piece.place = place + (at[ndim_ - 1]->at - begin->at);
+                find(&piece);
+                look(at, piece);
+            }
+            at[ndim_ - 1] = begin;
+            return int{SA_OK};
+        });
+        return found;
+    }
+
+    int move() {
+        if (int code = pool_ ? check_tiles() : check())
             return code;
         if (how_ == SA_BOX_READ) {
             if (int code = run(false))
                 return code;
-            return is_whole() ? int{SA_OK} : run(true);
+            return pool_ || is_whole() ? int{SA_OK} : run(true);
         }
-        return run(r_->damage.any());
+        return run(!pool_ && r_->damage.any());
     }
 
   private:
@@ -187,8 +241,8 @@ class Box {
         });
     }
 
-    void fill_in(const Segment *const *at, Piece *piece) const {
-        uint64_t ours = offset_, last = 0;
+    void fill_in(const Segment *const *at, Piece *piece) {
+        uint64_t ours = pool_ ? 0 : offset_, last = 0;
         int64_t theirs = 0;
         uint64_t items = itemsize_;
         piece->run = itemsize_;
@@ -213,10 +267,24 @@ class Box {
             found[piece->ndim++] = {s.count, s.our_step, s.their_step};
         }
         std::reverse_copy(found, found + piece->ndim, piece->sides);
-        piece->at = ours;
-        piece->stop = ours + last + itemsize_;
+        piece->place = ours;
+        piece->at = pool_ ? find(piece) : ours;
+        piece->stop = piece->at + last + itemsize_;
         piece->data = data_ + theirs;
         piece->items = items;
+    }
+
+    // Where a piece lies in the pool, by its place; 0 and no tile where it is not stored.
+    uint64_t find(Piece *piece) {
+        uint64_t inside = 0;
+        piece->number = pool_->number_of(piece->place, &inside);
+        if (piece->number / TilePool::kGroup != group_) {
+            group_ = piece->number / TilePool::kGroup;
+            slots_ = pool_->group_of(piece->number);
+        }
+        uint64_t at = pool_->at(slots_[piece->number % TilePool::kGroup]);
+        piece->is_there = at != TilePool::kNone;
+        return piece->is_there ? at + inside : 0;
     }
 
     // Moves all pieces; `slowly`: each row by itself, until the first bad byte.
@@ -275,14 +343,14 @@ class Box {
             *code = SA_MORE;
             return 0;
         }
-        piece = {};
         side_by_side_.clear();
         bool read = how_ == SA_BOX_READ, any = false;
         uint64_t inside = first.stop - first.at - static_cast<uint64_t>(begin->count) * itemsize_;
         uint64_t low = UINT64_MAX, high = 0;
         for (const Segment *s = begin; s < stop; s++) {
             uint64_t run = static_cast<uint64_t>(s->count) * itemsize_;
-            piece.at = first.at + (s->at - begin->at);
+            piece.place = first.place + (s->at - begin->at);
+            piece.at = pool_ ? find(&piece) : piece.place;
             piece.stop = piece.at + inside + run;
             if (stop - begin == 1)
                 run = first.run;  // may hold several rows
@@ -291,15 +359,13 @@ class Box {
                 if (int error = is_stored(piece, &stored))
                     return error;
             CopyRows rows = !stored ? zero_rows : read ? copy_of<false>(run) : copy_of<true>(run);
-            side_by_side_.push_back({s->at - begin->at, (s->first - begin->first) * axes_[ndim_ - 1].stride,
-                                     rows, run});
+            side_by_side_.push_back({piece.at, (s->first - begin->first) * axes_[ndim_ - 1].stride, rows, run});
             if (!stored)
                 continue;
             any = true;
             low = std::min(low, piece.at);
             high = std::max(high, piece.stop);
         }
-        char *ours = r_->base + first.at;
         if (!any) {  // one row of zeros after the other, and no tile
             uint64_t run = 0;
             bool joins = true;  // in the order in which they lie there
@@ -320,14 +386,14 @@ class Box {
         // SAFETY: check() found every byte of the pieces in a region that allows the access; of holes nothing
         // is touched.
         if (!any || !region_->can_fault)
-            move_parts(side_by_side_, first, ours);
+            move_parts(side_by_side_, first, r_->base);
         else if (!run_guarded(r_->base + region_->start, r_->base + region_->stop,
-                              [&] { move_parts(side_by_side_, first, ours); }))
+                              [&] { move_parts(side_by_side_, first, r_->base); }))
             *code = SA_MORE;
         if (*code == SA_OK)
             for (const Segment *s = begin; s < stop; s++) {
                 uint64_t from = first.at + (s->at - begin->at), count = static_cast<uint64_t>(s->count);
-                if (!read)
+                if (!read && !pool_)
                     r_->hints.note(from / r_->page_size, (from + inside + count * itemsize_ - 1) / r_->page_size);
                 done_ += first.items / static_cast<uint64_t>(begin->count) * count;
             }
@@ -350,7 +416,8 @@ class Box {
     }
 
     int write(const Piece &piece) {
-        if (how_ == SA_BOX_WRITE_FILLED && is_zero_piece(piece))
+        // What was all zeros when tiles were made is left out, whatever it has become.
+        if (how_ == SA_BOX_WRITE_FILLED && (!piece.is_there || is_zero_piece(piece)))
             return SA_OK;
         if (!slowly_ && enter(piece) && copy<true>(piece))
             return SA_OK;
@@ -368,6 +435,8 @@ class Box {
         uint64_t cleared = 0;
         each_row(piece, r_->base + piece.at, [&](char *ours, char *) {
             uint64_t at = static_cast<uint64_t>(ours - r_->base), stop = at + piece.run;
+            if (pool_ && !code)
+                code = move_range(at, piece.run, Fill{0});
             for (size_t i = next_; i < stored_.size() && stored_[i].start < stop && !code; i++) {
                 uint64_t start = std::max(at, stored_[i].start), end = std::min(stop, stored_[i].stop);
                 if (start < end && (code = move_range(start, end - start, Fill{0})))
@@ -411,6 +480,10 @@ class Box {
 
     // Whether any page of a piece may hold something.
     int is_stored(const Piece &piece, bool *ret) {
+        if (pool_) {
+            *ret = piece.is_there;
+            return 0;
+        }
         uint64_t page = r_->page_size;
         if (how_ == SA_BOX_READ && r_->hints.has(piece.at / page, (piece.stop - 1) / page)) {
             *ret = true;
@@ -500,6 +573,7 @@ class Box {
     }
 
     sa_reservation *r_;
+    const TilePool *pool_;  // null where tiles lie as their numbers say
     uint64_t offset_;
     const sa_axis *axes_;
     uint64_t ndim_;
@@ -520,6 +594,8 @@ class Box {
     std::vector<Range> stored_;  // between known_from_ and known_
     uint64_t known_from_ = 0, known_ = 0;
     size_t next_ = 0;
+    uint64_t group_ = UINT64_MAX;  // of tiles, whose slots these are while the lock is held
+    const uint32_t *slots_ = nullptr;
     std::vector<char> bounce_;
     std::vector<Part> side_by_side_;
 };
@@ -538,6 +614,19 @@ bool fits(const sa_axis &axis, int64_t nbytes) {
     return !__builtin_mul_overflow(most, axis.item_step, &inside) && inside <= kMostPlace;
 }
 
+// Whether axes, which fit, are those of an array that has one tile of the pool for each of its own.
+bool are_of_pool(const TilePool &pool, const sa_axis *axes, uint64_t ndim, uint64_t itemsize) {
+    uint64_t inside = itemsize;
+    for (uint64_t k = 0; k < ndim; k++) {
+        uint64_t most = static_cast<uint64_t>(axes[k].tile) - 1, step = static_cast<uint64_t>(axes[k].item_step);
+        if (static_cast<uint64_t>(axes[k].tile_step) % pool.tile_nbytes() || inside > pool.tile_nbytes() ||
+            (step && most > pool.tile_nbytes() / step))
+            return false;
+        inside += most * step;
+    }
+    return inside <= pool.tile_nbytes();
+}
+
 }  // namespace
 
 int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t ndim, int64_t itemsize,
@@ -545,8 +634,11 @@ int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t
     SharedLock lock(r->lock);
     if (r->closed)
         return SA_CLOSED;
-    if (offset < 0 || itemsize < 0 || ndim > kMostAxes)
+    bool pooled = offset == SA_POOL;
+    if ((offset < 0 && !pooled) || itemsize < 0 || ndim > kMostAxes)
         return SA_NEGATIVE;
+    if (pooled && !r->pool)
+        return SA_UNSUPPORTED;
     for (uint64_t k = 0; k < ndim; k++)
         if (axes[k].tile < 1 || axes[k].tile_step < 0 || axes[k].item_step < 0)
             return SA_NEGATIVE;
@@ -562,7 +654,28 @@ int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t
     for (uint64_t k = 0; k < ndim; k++)
         if (!fits(axes[k], static_cast<int64_t>(r->nbytes)))
             return SA_BOUNDS;
-    Box box(r, static_cast<uint64_t>(offset), axes, ndim, static_cast<uint64_t>(itemsize), data, how, ret);
+    if (pooled && !are_of_pool(*r->pool, axes, ndim, static_cast<uint64_t>(itemsize)))
+        return SA_MISALIGNED;
+    Box box(r, static_cast<uint64_t>(offset), axes, ndim, static_cast<uint64_t>(itemsize), data, how,
+            pooled ? r->pool.get() : nullptr, ret);
+    int code = SA_OK;
+    if (!box.prepare(&code))
+        return code;
+    if (pooled && (how == SA_BOX_WRITE || how == SA_BOX_WRITE_FILLED)) {
+        // Another thread can drop tiles that were just made before the lock is shared again: then once more.
+        for (;;) {
+            // First, or tiles are made for a box that reaches past the end: what is zero there is not missing.
+            if (int failed = box.check_tiles())
+                return failed;
+            std::vector<uint64_t> missing = box.missing();
+            if (missing.empty())
+                break;
+            lock.unlock();
+            if (int failed = make_tiles(r, &missing, ret))
+                return failed;
+            lock.lock();
+        }
+    }
     return box.move();
 } catch (const std::bad_alloc &) {
     return system_error(ENOMEM, "", ret);

@@ -56,4 +56,43 @@ inline void copy_in_order(char *to, const char *from, uint64_t n) {
         copy_bytes(to, from, n);
 }
 
+// One record of 1, 2, 4 or 8 bytes by a single instruction, others by memcpy. Where it lies in the reservation need
+// not be aligned; where it is, the access is not torn.
+template <class T> void load_one(void *to, const char *ours) {
+    struct __attribute__((packed)) Unaligned {
+        T value;
+    };
+    T value = reinterpret_cast<const volatile Unaligned *>(ours)->value;
+    memcpy(to, &value, sizeof value);
+}
+
+template <class T> void store_one(char *ours, const void *from) {
+    struct __attribute__((packed)) Unaligned {
+        T value;
+    };
+    T value;
+    memcpy(&value, from, sizeof value);
+    reinterpret_cast<volatile Unaligned *>(ours)->value = value;
+}
+
+inline void load_record(char *to, const char *ours, uint64_t n) {
+    switch (n) {
+    case 1: return load_one<uint8_t>(to, ours);
+    case 2: return load_one<uint16_t>(to, ours);
+    case 4: return load_one<uint32_t>(to, ours);
+    case 8: return load_one<uint64_t>(to, ours);
+    default: memcpy(to, ours, n);
+    }
+}
+
+inline void store_record(char *ours, const char *from, uint64_t n) {
+    switch (n) {
+    case 1: return store_one<uint8_t>(ours, from);
+    case 2: return store_one<uint16_t>(ours, from);
+    case 4: return store_one<uint32_t>(ours, from);
+    case 8: return store_one<uint64_t>(ours, from);
+    default: memcpy(ours, from, n);
+    }
+}
+
 }  // namespace sparsearray

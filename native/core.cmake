@@ -6,7 +6,9 @@ else()
 endif()
 
 set(core_sources)
-foreach(part reservation mapping residency table pins files access boxes extents guard damage kept flush
+foreach(part reservation mapping residency table pins files access boxes pool extents guard damage kept flush sums
         os_${SPARSEARRAY_OS})
   list(APPEND core_sources ${CMAKE_CURRENT_LIST_DIR}/${part}.cpp)
 endforeach()
+# Loops that are to become vectors.
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/sums.cpp PROPERTIES COMPILE_OPTIONS -O3)

@@ -82,6 +82,8 @@ enum class Ask { AtOnce, BySeeking, ByOpening, Gently };
 // tell it is the whole range.
 int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, std::vector<Range> *found,
                  uint64_t *end);
+// Has the system begin to read a range of a file.
+int os_will_need(int fd, uint64_t start, uint64_t nbytes);
 // How many bytes the system reads around a page of a file that is looked at.
 uint64_t os_read_ahead(int fd);
 // How many mappings are left of the half of them that may serve to skip holes.

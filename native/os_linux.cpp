@@ -536,6 +536,10 @@ int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, s
     return 0;
 }
 
+int os_will_need(int fd, uint64_t start, uint64_t nbytes) {
+    return posix_fadvise(fd, static_cast<off_t>(start), static_cast<off_t>(nbytes), POSIX_FADV_WILLNEED);
+}
+
 uint64_t os_read_ahead(int fd) {
     struct stat facts;
     if (fstat(fd, &facts) < 0)

@@ -215,6 +215,8 @@ int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, s
     return 0;
 }
 
+int os_will_need(int, uint64_t, uint64_t) { return ENOTSUP; }
+
 uint64_t os_read_ahead(int) { return 0; }
 
 int os_substitute(char *address, uint64_t nbytes, int prot, int, uint64_t) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <pthread.h>
 
@@ -10,6 +11,7 @@
 #include "files.h"
 #include "hints.h"
 #include "pins.h"
+#include "pool.h"
 #include "table.h"
 
 namespace sparsearray {
@@ -48,6 +50,7 @@ struct sa_reservation {
     sparsearray::DamageList damage;
     sparsearray::Range placing{0, 0};  // with fault_lock held: see Placing
     sparsearray::StoredHints hints;
+    std::unique_ptr<sparsearray::TilePool> pool;  // of an array of tiles in memory
     sparsearray::FileSet files;
 
     // Who keeps the memory: the owner, pins, and calls that work on it without `lock`.

@@ -27,11 +27,14 @@ struct Side {
 
 // What is selected of one tile: rows of `run` bytes along some axes, outermost first.
 struct Piece {
-    uint64_t at;  // in the reservation
+    uint64_t place;  // as if all tiles were there
+    uint64_t at;     // in the reservation
     uint64_t stop;
     char *data;
     uint64_t run;
     uint64_t items;  // bytes of them all
+    uint64_t number = 0;  // of its tile, in a pool
+    bool is_there = true;
     int ndim;
     Side sides[kMostAxes];
 };
@@ -67,6 +70,18 @@ template <uint64_t Size, bool Write> void copy_sized(char *ours, char *theirs, c
         memcpy(Write ? ours : theirs, Write ? theirs : ours, Size);
 }
 
+// Rows of Size to 2 * Size bytes: what both ends have in common is copied twice.
+template <uint64_t Size, bool Write> void copy_ends(char *ours, char *theirs, const Rows &rows) {
+    uint64_t last = rows.run - Size;
+    for (int64_t i = 0; i < rows.count; i++, ours += rows.ours, theirs += rows.theirs) {
+        char *to = Write ? ours : theirs, *from = Write ? theirs : ours, ends[2][Size];
+        memcpy(ends[0], from, Size);
+        memcpy(ends[1], from + last, Size);
+        memcpy(to, ends[0], Size);
+        memcpy(to + last, ends[1], Size);
+    }
+}
+
 template <bool Write> void copy_any(char *ours, char *theirs, const Rows &rows) {
     for (int64_t i = 0; i < rows.count; i++, ours += rows.ours, theirs += rows.theirs) {
         if (Write)
@@ -94,12 +109,31 @@ __attribute__((target("avx2"))) void copy_wide(char *ours, char *theirs, const R
         copy_row_wide<Size>(Write ? ours : theirs, Write ? theirs : ours);
 }
 
+template <uint64_t Size, bool Write>
+__attribute__((target("avx2"))) void copy_wide_ends(char *ours, char *theirs, const Rows &rows) {
+    int64_t count = rows.count, our_step = rows.ours, their_step = rows.theirs;
+    uint64_t last = rows.run - Size;
+    for (; count > 0; count--, ours += our_step, theirs += their_step) {
+        char *to = Write ? ours : theirs, *from = Write ? theirs : ours;
+        __m256i ends[2][Size / 32];
+        for (uint64_t i = 0; i < Size / 32; i++) {
+            ends[0][i] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from) + i);
+            ends[1][i] = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + last) + i);
+        }
+        for (uint64_t i = 0; i < Size / 32; i++) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to) + i, ends[0][i]);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(to + last) + i, ends[1][i]);
+        }
+    }
+}
+
 inline bool has_wide() {
     static const bool found = __builtin_cpu_supports("avx2");
     return found;
 }
 #else
 template <uint64_t Size, bool Write> constexpr CopyRows copy_wide = copy_sized<Size, Write>;
+template <uint64_t Size, bool Write> constexpr CopyRows copy_wide_ends = copy_ends<Size, Write>;
 constexpr bool has_wide() { return false; }
 #endif
 
@@ -114,8 +148,15 @@ template <bool Write> CopyRows copy_of(uint64_t run) {
     case 64: return has_wide() ? copy_wide<64, Write> : copy_sized<64, Write>;
     case 128: return has_wide() ? copy_wide<128, Write> : copy_sized<128, Write>;
     case 256: return has_wide() ? copy_wide<256, Write> : copy_sized<256, Write>;
-    default: return copy_any<Write>;
+    default: break;
     }
+    if (run < 4 || run > 128)
+        return copy_any<Write>;
+    if (run > 64)
+        return has_wide() ? copy_wide_ends<64, Write> : copy_ends<64, Write>;
+    if (run > 32)
+        return has_wide() ? copy_wide_ends<32, Write> : copy_ends<32, Write>;
+    return run > 16 ? copy_ends<16, Write> : run > 8 ? copy_ends<8, Write> : copy_ends<4, Write>;
 }
 
 inline void zero_rows(char *, char *theirs, const Rows &rows) {
@@ -210,11 +251,16 @@ inline void move_parts(const std::vector<Part> &parts, const Piece &first, char 
     Side one{1, 0, 0};
     const Side &last = first.ndim ? first.sides[first.ndim - 1] : one;
     MoveParts move = move_of(parts[parts.size() / 2].move);  // which is no edge
-    if (first.ndim < 2)
+    if (first.ndim < 2) {
         move(parts, last, ours, first.data);
-    else
-        each_row(first.sides, first.sides + first.ndim - 2, ours, first.data,
-                 [&](char *here, char *there) { move(parts, last, here, there); });
+        return;
+    }
+    // Of more than two axes a few rows are too little of a page.
+    for (const Part &part : parts)
+        each_row(first.sides, first.sides + first.ndim - 2, ours + part.ours, first.data + part.theirs,
+                 [&](char *here, char *there) {
+                     part.move(here, there, {last.count, last.ours, last.theirs, part.run});
+                 });
 }
 
 }  // namespace sparsearray

@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._boxes import Blocked, dense, is_blocked, reader
 from ._memory import available_memory
+from ._sums import is_narrow, sum_narrow
 from ._text import size as written
 
 __all__ = [
@@ -392,8 +393,8 @@ def _reduce_all(ufunc: Any, array: Any, inner: Any, keep: np.dtype, start: Any) 
     """Reduce everything to one item."""
     parts = [] if start is None else [start[()]]
     reduce = ufunc.reduce
-    if ufunc is np.add and array.dtype.str in _WIDER and inner in (np.int64, np.uint64):
-        reduce = _sum_narrow
+    if ufunc is np.add and is_narrow(array.dtype) and inner in (np.int64, np.uint64):
+        reduce = sum_narrow
     size = 0
     # One true item decides `any`, one false item `all`.
     decided = {np.logical_or: True, np.logical_and: False}.get(ufunc)
@@ -407,20 +408,6 @@ def _reduce_all(ufunc: Any, array: Any, inner: Any, keep: np.dtype, start: Any) 
         parts.append(np.zeros((), keep)[()])
     total = ufunc.reduce(np.array(parts, keep), None, None if keep.kind in "mM" else keep)
     return np.asarray(total)
-
-
-# What so many items can be added up in.
-_WIDER = {"|u1": "u2", "|i1": "i2", "<u2": "u4", "<i2": "i4"}
-_ROWS = 128
-
-
-def _sum_narrow(chunk: Array, _axis: None, dtype: np.dtype) -> Any:
-    """Add up small integers in steps: numpy makes 64 bits of each first, which takes longer."""
-    flat = chunk.reshape(-1)
-    whole = flat.size // _ROWS * _ROWS
-    rows = flat[:whole].reshape(_ROWS, -1)
-    sums = np.add.reduce(rows, 0, _WIDER[chunk.dtype.str])
-    return np.add.reduce(sums, None, dtype) + np.add.reduce(flat[whole:], None, dtype)
 
 
 def _reduce_boxes(

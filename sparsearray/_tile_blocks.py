@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._boxes import corners
-from .blocks import Blocks, boxes, item_ranges
+from .blocks import boxes
 
 if TYPE_CHECKING:
     from ._records import Records
@@ -57,30 +57,19 @@ class TileBlocks(Iterator[tuple[Index, NDArray[Any]]]):
 
     def _find(self) -> Iterator[tuple[Index, NDArray[Any]]]:
         records = self._records
-        in_files = not records._is_own_memory()
         for index in self.indices():
             block = records.mover.read([range(side.start, side.stop) for side in index])
             block.flags.writeable = False  # what is written to it would be lost
             yield index, block
-            if in_files and block.nbytes >= _LARGE:
+            if block.nbytes >= _LARGE:
                 records.forget(index)
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         """Go through the same items without their places: in arrays of any shape, in any order."""
-        records, tiling = self._records, self._records.tiling
-        if not tiling.is_flat:
+        if self._records.tiling.is_flat:
+            yield from self._records.chunks(self._most)
+        else:
             yield from (block for _, block in self)
-            return
-        flat = Blocks(
-            records.buffer,
-            records.offset,
-            (prod(tiling.grid) * prod(tiling.tiles),),
-            tiling.dtype,
-            "C",
-            self._most,
-            in_files=not records._is_own_memory(),
-        )
-        yield from flat.chunks()
 
 
 def stored_tiles(
@@ -105,9 +94,8 @@ def stored_tiles(
     if not prod(grid):
         return np.empty((0, len(grid)), np.int64), np.empty((0, len(grid)), np.int64)
     start, stop, _ = rows.indices(grid[0]) if grid else (0, 1, 1)
-    row = prod(grid[1:]) * records.tiling.tile_nbytes
-    found = records.buffer.extents(records.offset + start * row, (stop - start) * row)
-    ranges = item_ranges(found - records.offset, records.tiling.tile_nbytes)
+    row = prod(grid[1:])
+    ranges = records.tile_ranges(start * row, stop * row)
     starts, stops = corners(list(boxes(grid, ranges, prod(grid))), len(grid))
     for axis in range(len(grid) - 2, -1, -1):
         starts, stops = merge(starts, stops, axis)

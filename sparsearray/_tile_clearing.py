@@ -53,10 +53,7 @@ def _give_back(records: Records, sides: Sequence[range]) -> None:
         range(side.start // tile, (side.stop - 1) // tile + 1)
         for side, tile in zip(sides, tiling.tiles, strict=True)
     ]
-    rows, row = tiles[:-1], tiles[-1] if tiles else range(1)
-    for outer in product(*rows):
-        first = records.place([*outer, row.start][: len(tiles)])
-        records.buffer._clear(first, len(row) * tiling.tile_nbytes)
+    records.drop(tiles)
 
 
 def tiles_of(side: Any, tile: int) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from ._binding import (
 from .atomics import AtomicSlice
 from .window import as_shape
 
-__all__ = ["GuardedAccess"]
+__all__ = ["GuardedAccess", "Place", "make_place"]
 
 _GATHER_PIECE = 1 << 20  # records between two chances for a Ctrl-C
 _MORE = lib.SA_MORE
@@ -38,22 +38,29 @@ _read_record, _write_record = lib.sa_read_record, lib.sa_write_record
 
 # Where a record is read to: (report, bytes, the report's record as an array, and as a buffer where
 # numpy's scalar of it would be a view).
-_Place = tuple[Any, int, NDArray[Any], Any]
+Place = tuple[Any, int, NDArray[Any], Any]
 
-_idle_places: dict[object, list[_Place]] = {}  # by what users write for the dtype
+_idle_places: dict[object, list[Place]] = {}  # by what users write for the dtype
 _DTYPES_LIMIT = 256  # remembered
 _RECORD_LIMIT = 64  # bytes: sa_report.record
 
 
-def _make_place(key: object) -> tuple[_Place, list[_Place]] | None:
-    """Make a place for records of the dtype that `key` stands for, and find the idle ones."""
-    dtype = plain_dtype(key)
+def make_place(dtype: np.dtype) -> Place | None:
+    """Make a place for records of a dtype; None for those that are too large."""
     if dtype.itemsize > _RECORD_LIMIT or dtype.subdtype:
         return None
     report = ffi.new("sa_report *")
     raw = ffi.buffer(report.record, dtype.itemsize)
     view: NDArray[Any] = np.ndarray((), dtype, np.frombuffer(raw, "u1") if len(raw) else b"")
-    made = report, dtype.itemsize, view, raw if dtype.kind == "V" else None
+    return report, dtype.itemsize, view, raw if dtype.kind == "V" else None
+
+
+def _find_place(key: object) -> tuple[Place, list[Place]] | None:
+    """Make a place for records of the dtype that `key` stands for, and find the idle ones."""
+    dtype = plain_dtype(key)
+    made = make_place(dtype)
+    if made is None:
+        return None
     if not isinstance(key, str | type):
         key = dtype
     if len(_idle_places) >= _DTYPES_LIMIT:
@@ -321,7 +328,7 @@ class GuardedAccess:
             idle = _idle_places[dtype]
             where = idle.pop()
         except (KeyError, IndexError, TypeError):
-            made = _make_place(dtype)
+            made = _find_place(dtype)
             if made is None:
                 return self._read_array(offset, plain_dtype(dtype), ())[()]
             where, idle = made

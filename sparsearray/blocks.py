@@ -24,6 +24,7 @@ _AHEAD = 16 << 20  # bytes of files that are read ahead, as far as they lie in m
 _BEGINNING = 2 << 20  # bytes of each of them
 _COPIED = 1 << 20  # bytes of small extents that are copied at once
 _FEW = 8  # such copies that are not worth a thread
+_READERS = 2  # threads that make them
 Index = tuple[slice, ...]
 
 
@@ -145,14 +146,14 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
 def _ahead(
     work: Callable[[NDArray[np.int64]], NDArray[Any]], parts: list[NDArray[np.int64]]
 ) -> Iterator[NDArray[Any]]:
-    """Do the work for each part, while what came of the one before is used."""
+    """Do the work for each part, while what came of those before is used."""
     if len(parts) < _FEW:
         yield from map(work, parts)
         return
-    pool = ThreadPoolExecutor(1, "sparsearray")
+    pool = ThreadPoolExecutor(_READERS, "sparsearray")
     try:
-        waiting = deque([pool.submit(work, part) for part in parts[:2]])
-        for part in parts[2:]:
+        waiting = deque([pool.submit(work, part) for part in parts[: 2 * _READERS]])
+        for part in parts[2 * _READERS :]:
             found = waiting.popleft().result()
             waiting.append(pool.submit(work, part))
             yield found

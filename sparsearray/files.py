@@ -21,6 +21,7 @@ from ._layout import as_maxshape, layout
 from ._layout import reserve as reserve_addresses
 from ._new_file import PIECE, cuts, name_file, replacing, take_room, write_all, write_filled
 from ._npy_file import NpyFile, place_of
+from ._pool import Pool
 from ._progress import progress_bar
 from ._records import Records
 from ._tiling import Tiling, as_tiles
@@ -402,7 +403,10 @@ def save_held(path: FilePath, array: SparseArray) -> None:
     buffer._tell_before_saving()
     with replacing(os.fsdecode(path)) as file:
         start = _write_start(file.fileno(), array.shape, array.order, array.dtype)
-        buffer._write_held(file.fileno(), start, array.offset, array.nbytes)
+        if isinstance(array, Pool):
+            _write_pool(file.fileno(), start, array, progress=False)
+        else:
+            buffer._write_held(file.fileno(), start, array.offset, array.nbytes)
     buffer._forgive()
 
 
@@ -418,6 +422,9 @@ def _refuse_own_file(name: str, array: SparseArray) -> None:
 
 
 def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) -> None:
+    if isinstance(array, Pool):
+        _write_pool(fd, start, array, progress=progress)
+        return
     extents = array.extents()
     memory = all(region.kind == "private" for region in array.buffer.regions)
     scratch = np.empty(0 if memory else PIECE, "u1")
@@ -436,6 +443,13 @@ def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) ->
                     array.buffer._forget(array.offset + place, nbytes)
                 write_filled(fd, piece, at)
                 done(nbytes)
+
+
+def _write_pool(fd: int, start: int, array: Pool, *, progress: bool) -> None:
+    with progress_bar("save", array.nbytes_stored, shown=progress) as done:
+        for place, piece in array.pieces():
+            write_filled(fd, piece, start + place)
+            done(len(piece))
 
 
 def _write_dense(fd: int, start: int, array: NDArray[Any], *, progress: bool) -> None:

@@ -143,6 +143,10 @@ class Items(StoredArray):
             in_files=not self._is_own_memory(),
         )
 
+    def _held(self) -> NDArray[np.int64]:
+        """Find the parts that may hold something, as `extents` does."""
+        return self._buffer.extents(self._offset, self.nbytes) - self._offset
+
     # Windows and items
 
     def _window(self, *, writable: bool | None = None) -> NDArray[Any]:

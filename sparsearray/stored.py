@@ -142,15 +142,15 @@ class StoredArray(NumpyFunctions, Closing):
         -------
         ndarray of int64, shape (n, 2)
             Start and stop in bytes from the first item, or tile, sorted and disjoint; whole pages
-            but for the ends of the array.
+            but for the ends of the array. Tiles in memory are packed there, and told of by where
+            they would be if all were stored.
 
         Raises
         ------
         ClosedError, AccessError, OSError
             As `SparseBuffer.extents`.
         """
-        store = self._store
-        return store._buffer.extents(store._offset, store.nbytes) - store._offset
+        return self._store._held()
 
     @property
     def nbytes_stored(self) -> int:

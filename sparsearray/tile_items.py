@@ -74,6 +74,8 @@ class TileItems(StoredArray):
         """
         Make a window of one tile: a plain ndarray, without a copy.
 
+        A tile in memory is stored from then on, even if nothing is written to it.
+
         Parameters
         ----------
         *numbers : int
@@ -111,12 +113,9 @@ class TileItems(StoredArray):
                 raise IndexError(msg)
             found.append(at % count)
         sides = zip(found, tiling.tiles, tiling.shape, strict=True)
-        return self.buffer.window(
-            self._records.place(found),
-            tuple(min(tile, n - at * tile) for at, tile, n in sides),
-            tiling.dtype,
-            strides=tiling.item_steps,
-        )
+        shape = tuple(min(tile, n - at * tile) for at, tile, n in sides)
+        place = sum(at * step for at, step in zip(found, tiling.tile_steps, strict=True))
+        return self._records.window_of(place // tiling.tile_nbytes, shape)
 
     def __getitem__(self, key: Any) -> Any:
         """
@@ -144,7 +143,7 @@ class TileItems(StoredArray):
             return mover.read(sides)
         at = self._item_place(parts)
         if at is not None:
-            return self.buffer.read_plain(at, tiling.dtype)
+            return self._records.read_item(at)
         if not is_basic(key):
             key = with_numbers(key)
             if not is_basic(key):
@@ -156,12 +155,11 @@ class TileItems(StoredArray):
         return found if wanted.shape or not is_scalar(key) else found[()]
 
     def _item_place(self, parts: tuple[Any, ...]) -> int | None:
-        """Find the place of one item in the buffer; None for any other index, and a bad one."""
-        records = self._records
-        places = records.tiling.places
+        """Find the place of one item; None for any other index, and a bad one."""
+        places = self._records.tiling.places
         if len(parts) != len(places):
             return None
-        at = records._offset
+        at = 0
         for part, (n, tile, tile_step, item_step) in zip(parts, places, strict=False):
             if type(part) is not int:
                 return None
@@ -202,12 +200,12 @@ class TileItems(StoredArray):
         check_copy(wanted.shape, self.dtype)
         result = np.zeros(wanted.shape, self.dtype)
         for box, axes in wanted.pieces(_RECORDS):
-            result[box] = self.buffer.gather(self._places(axes), self.dtype)
+            result[box] = self._records.gather(self._places(axes), self.dtype)
         return result[()] if wanted.is_item else result
 
     def _places(self, axes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """Find the places of items in the buffer, by their numbers along each axis."""
-        places: Any = np.full((), self.offset)
+        """Find the places of items by their numbers along each axis."""
+        places: Any = np.zeros((), np.int64)
         for numbers, (_, tile, tile_step, item_step) in zip(
             axes, self._records.tiling.places, strict=True
         ):
@@ -288,9 +286,9 @@ class TileItems(StoredArray):
     def _set_item(self, at: int, value: Any) -> None:
         if self._records._quota is not None:
             nbytes = self._records.tiling.tile_nbytes
-            tile = (at - self.offset) // nbytes * nbytes
+            tile = at // nbytes * nbytes
             self._records._quota.take(self._records, [np.array([[tile, tile + nbytes]])])
-        self.buffer.write_plain(at, value, self.dtype)
+        self._records.write_item(at, value)
 
     def _set(self, wanted: Selected, value: Any) -> None:
         """Set what each axis selects by itself."""
@@ -400,16 +398,13 @@ class TileItems(StoredArray):
         items = _broadcast(self._as_items(value), wanted.shape)
         if self._records._quota is not None:
             tile = self._records.tiling.tile_nbytes
-            found = [
-                np.unique((self._places(axes) - self.offset) // tile)
-                for _, axes in wanted.pieces(_RECORDS)
-            ]
+            found = [np.unique(self._places(axes) // tile) for _, axes in wanted.pieces(_RECORDS)]
             first = np.unique(np.concatenate([np.empty(0, np.int64), *found])) * tile
             spans = np.stack([first, first + tile], axis=1)
             self._records._quota.take(self._records, [spans] if len(spans) else [])
         for box, axes in wanted.pieces(_RECORDS):
             part = items[cast("Any", (*box, Ellipsis))]  # an array, also of no axes
-            self.buffer.scatter(np.broadcast_to(self._places(axes), part.shape), part)
+            self._records.scatter(np.broadcast_to(self._places(axes), part.shape), part)
 
     def _put_field(self, key: Any, value: Any) -> None:
         """Set fields of all items, box by box."""
@@ -447,13 +442,7 @@ class TileItems(StoredArray):
         held = other.extents()
         if self._records._quota is not None and len(held):
             self._records._quota.take(self._records, [held])
-        scratch = np.empty(_PIECE, "u1")
-        for start, stop in held.tolist():
-            for at in range(start, stop, _PIECE):
-                piece = scratch[: min(_PIECE, stop - at)]
-                other.buffer.read_into(other.offset + at, piece)
-                self.buffer.write_at(self.offset + at, piece)
-        self._records._clear_gaps(self.offset, self._records.nbytes, held + self.offset)
+        self._records.put(other._records)
 
     def _stored_boxes(self) -> Iterator[Index]:
         return TileBlocks(self._records, items_in(None, self.itemsize)).indices()

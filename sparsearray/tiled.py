@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ._boxes import is_blocked
 from ._layout import layout
 from ._memory import check_copy
+from ._pool import tiles_in_memory
 from ._records import Records
 from ._rows import as_rows, keeps_holes
 from ._selection import Selected
@@ -77,6 +78,10 @@ class TiledArray(TileItems):
     -----
     A tile that is no whole number of pages is padded to one; smaller ones to a power of two. A box
     is moved by one native call, without the GIL, and guarded where it lies in files.
+
+    In memory, tiles of 1 to 16 pages are packed, each whole, in the order in which they are first
+    written; from 8 MiB on in huge pages, so that up to 2 MiB more is taken than is told of. Of
+    larger tiles the pages are stored that were written.
     """
 
     __slots__ = ("_maxshape",)
@@ -119,14 +124,7 @@ class TiledArray(TileItems):
         """Make an array in memory of its own."""
         most = shape if maxshape is None else maxshape
         tiling = Tiling(shape, as_tiles(tiles, most, dtype.itemsize), dtype)
-        records = Records._zeros(
-            tiling.grid,
-            tiling.record(),
-            maxshape=tiling.resized(most).grid,
-            quota=quota,
-            name=name,
-        )
-        return cls._of(records, most)
+        return cls._of(tiles_in_memory(tiling, most, quota=quota, name=name), most)
 
     # What it is
 
@@ -199,7 +197,7 @@ class TiledArray(TileItems):
         return self._records._overlaps(other._records if isinstance(other, TiledArray) else other)
 
     def _filling(self, source: Any) -> AbstractContextManager[None]:
-        """Tiles take base pages, whatever is written."""
+        """Tiles have the pages that suit them, whatever is written."""
         del source
         return nullcontext()
 
@@ -228,9 +226,8 @@ class TiledArray(TileItems):
         ClosedError, AccessError, OSError
             As `extents`.
         """
-        tiling = self._records.tiling
-        records = Records._zeros(tiling.grid, tiling.record())
-        self._records._copy_into(records)
+        records = tiles_in_memory(self._records.tiling)
+        records.put(self._records)
         return TiledArray._of(records, self.shape)
 
     def resize(self, shape: Any) -> None:
@@ -312,15 +309,11 @@ class TiledArray(TileItems):
         inside = start % tile
         if not inside or not prod(grid):
             return
-        first = self._records.place([start // tile] + [0] * len(grid))
-        try:
-            self.buffer._check_unpinned(first, tiling.tile_steps[0])
-        except BufferError:
-            # Tile by tile: a window of the rows that stay is no hindrance.
-            low = inside * tiling.item_steps[0]
-            nbytes = (min(stop - start + inside, tile)) * tiling.item_steps[0] - low
-            for at in range(first + low, first + tiling.tile_steps[0], tiling.tile_nbytes):
-                self.buffer._check_unpinned(at, nbytes)
+        row, size = prod(grid), tiling.item_steps[0]
+        low, high = inside * size, min(stop - start + inside, tile) * size
+        self._records.check_unpinned(
+            start // tile * row, (start // tile + 1) * row, low, high - low
+        )
 
     def _fill_rows(self, start: int, stop: int, rows: Any) -> None:
         """Put rows behind the last one, into tiles that hold nothing there."""

@@ -1,4 +1,4 @@
-// What both programs use: numbers at random, and a way to fail.
+// What the programs use: numbers at random, and a way to fail.
 #pragma once
 
 #include <cstdint>

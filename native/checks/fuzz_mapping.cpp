@@ -119,7 +119,7 @@ void Run::decommit() {
 void Run::punch() {
     int64_t offset = in_.offset(page_), n = in_.length(page_);
     Verdict verdict;
-    bool copies = false, maybe = false;
+    bool copies = false, of_data = false, maybe = false;
     uint64_t first = 0, last = 0;
     if (model_.in_range(offset, n, &verdict) && n) {
         first = static_cast<uint64_t>(offset), last = first + static_cast<uint64_t>(n);
@@ -127,7 +127,9 @@ void Run::punch() {
         for (uint64_t i = first / page_; !verdict.code && i * page_ < last; i++) {
             const ModelPage &p = model_.pages[i];
             uint64_t at = std::max(first, i * page_), stop = std::min(last, (i + 1) * page_);
-            copies |= p.file >= 0 && !p.shared;
+            bool copy = stop - at == page_ && p.file >= 0 && !p.shared;
+            copies |= copy;
+            of_data |= copy && model_.has_data(p.file, p.file_offset);
             maybe |= model_.any_lost(at, stop, p.shared);
             if (p.kind != SA_ZERO && !p.writable)
                 verdict = {SA_ACCESS, SA_READ_ONLY, true, at};
@@ -138,9 +140,11 @@ void Run::punch() {
         }
     }
     uint64_t whole = (first + page_ - 1) / page_;
-    if (!verdict.code && copies && whole < last / page_)
+    if (!verdict.code && of_data)
         verdict.code = SA_UNSUPPORTED;
     int code = sa_punch(r_, offset, n, &report_);
+    if (!verdict.code && copies && code == SA_UNSUPPORTED)
+        return;  // zeros of the file are data, too
     if (maybe && verdict.code != SA_ACCESS && code == SA_ACCESS)
         return;
     judge("punch", code, verdict);

@@ -215,8 +215,11 @@ class ArrayMachine(RuleBasedStateMachine):
         agree("trim", actual.error, None)
         if self.real.mode == "c":  # copies over data of the file stay
             return
-        last: set[int] = set() if self.real.mode is None else {self._nbytes // PAGE}
-        self._pages &= self._pages_of(self._filled()) | last
+        kept: set[int] = set() if self.real.mode is None else {self._nbytes // PAGE}
+        if self._tiles is not None:
+            for held in self._held:  # tiles that are shown
+                kept |= self._pages_of(np.isin(self._item_numbers, held.numbers))
+        self._pages &= self._pages_of(self._filled()) | kept
 
     @rule(
         how=st.sampled_from(["sum", "max", "min", "count_nonzero", "any", "all"]),
@@ -379,8 +382,9 @@ class ArrayMachine(RuleBasedStateMachine):
         agree("type of a window", type(window), np.ndarray)
         if not window.size:
             return
-        numbers = np.arange(self.model.size).reshape(self.model.shape)[key]
-        self._held.append(_Held(window, np.asarray(numbers)))
+        if self._tiles is not None:
+            self._touch(key)  # in memory, where it lies is settled when it is shown
+        self._held.append(_Held(window, np.asarray(self._item_numbers[key])))
 
     @precondition(lambda self: self._held)
     @rule(which=SEEDS, seed=SEEDS)
@@ -393,7 +397,7 @@ class ArrayMachine(RuleBasedStateMachine):
         values = _numbers(held.window.shape, self.model.dtype, seed)
         held.window[...] = values
         self.model.reshape(-1)[held.numbers] = values
-        self._touch(np.isin(np.arange(self.model.size), held.numbers).reshape(self.model.shape))
+        self._touch(np.isin(self._item_numbers, held.numbers))
 
     @precondition(lambda self: self._held)
     @rule(which=SEEDS)
@@ -474,6 +478,11 @@ class ArrayMachine(RuleBasedStateMachine):
     @property
     def _tiles(self) -> tuple[int, ...] | None:
         return getattr(self.real, "tiles", None)
+
+    @property
+    def _item_numbers(self) -> NDArray[np.int64]:
+        """Number the items, in C order."""
+        return np.arange(self.model.size).reshape(self.model.shape)
 
     @property
     def _nbytes(self) -> int:
