@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any, cast
@@ -25,7 +25,6 @@ from .blocks import join
 __all__ = ["Pool", "tiles_in_memory"]
 
 _FEW = 1 << 12  # places that are asked for at first
-_MOST_PAGES = 16  # of a tile that is packed
 
 
 def tiles_in_memory(
@@ -38,8 +37,8 @@ def tiles_in_memory(
     """
     Make tiles of zeros.
 
-    Those of a few pages are packed. Smaller ones share pages, and of large ones the pages are
-    stored that were written: they lie in their order.
+    Those of one page are packed. Smaller ones share pages, and of larger ones the pages are stored
+    that were written: they lie in their order.
 
     Parameters
     ----------
@@ -52,9 +51,8 @@ def tiles_in_memory(
     name : str, optional
         What the system calls the memory.
     """
-    pages, rest = divmod(tiling.tile_nbytes, lib.sa_page_size())
-    packed = not rest and pages <= _MOST_PAGES
-    return (Pool if packed else Records)._zeros(
+    kind = Pool if tiling.tile_nbytes == lib.sa_page_size() else Records
+    return kind._zeros(
         tiling.grid,
         tiling.record(),
         maxshape=tiling.grid if most is None else tiling.resized(most).grid,
@@ -66,37 +64,14 @@ def tiles_in_memory(
 class PoolMemory(Memory):
     """Private memory for all tiles there may ever be: with the length only their number changes."""
 
-    def resize(
-        self,
-        array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-        dtype: np.dtype | None = None,
-    ) -> None:
-        """Let more tiles be stored, or drop those that go."""
-        pool = cast("Pool", array)
-        before, old, new = (pool.shape, pool.dtype), prod(pool.shape), prod(shape)
-        if new < old:
-            try:
-                pool._set_shape(shape, dtype)
-                pool._call(lib.sa_resize_pool, new)
-            except BufferError:
-                pool._set_shape(*before)
-                raise
-            except BaseException:
-                pool._call(lib.sa_resize_pool, new)
-                raise
-            return
-        try:
-            pool._call(lib.sa_resize_pool, new)
-            if fill is not None:
-                fill()
-            pool._set_shape(shape, dtype)
-        except BaseException:
-            if (pool.shape, pool.dtype) != (shape, dtype or pool.dtype):
-                pool._set_shape(*before)
-                pool._call(lib.sa_resize_pool, old)
-            raise
+    def _take(self, array: SparseArray, old: int, new: int) -> None:
+        """Let more tiles be stored."""
+        self._cut(array, old, new)
+
+    def _cut(self, array: SparseArray, old: int, new: int) -> None:
+        """Drop the tiles that go; BufferError if one is shown."""
+        place = ("resize", min(old, new), abs(new - old))
+        cast("Pool", array)._call(lib.sa_resize_pool, new // array.itemsize, place=place)
 
 
 class Pool(Records):
@@ -144,18 +119,23 @@ class Pool(Records):
         start: int = lib.SA_POOL
         return start
 
-    def _call(self, function: Any, *arguments: Any) -> int:
-        """Call a native function of the pool; what it counts."""
+    def _call(
+        self, function: Any, *arguments: Any, place: tuple[str, int, int] | None = None
+    ) -> int:
+        """Call a native function of the pool; what it counts. `place` is what errors name."""
         report = take()
         code = function(self._buffer._reservation, *arguments, report)
         if code:
-            raise self._failure(code, report)
+            raise self._failure(code, report, place)
         count: int = report.count
         put_back(report)
         return count
 
-    def _failure(self, code: int, report: Any) -> Exception:
-        return failure(code, report, "tiles", 0, self.nbytes, self._buffer.nbytes)
+    def _failure(
+        self, code: int, report: Any, place: tuple[str, int, int] | None = None
+    ) -> Exception:
+        what = place or ("tiles", 0, self.nbytes)
+        return failure(code, report, *what, self._buffer.nbytes)
 
     # What is stored
 

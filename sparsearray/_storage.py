@@ -12,7 +12,6 @@ from ._layout import allocate
 
 if TYPE_CHECKING:
     from .array import SparseArray
-    from .buffer import SparseBuffer
 
 __all__ = ["Memory", "Storage"]
 
@@ -70,42 +69,46 @@ class Memory:
         if array.order == "F" and array.ndim > 1:
             msg = "only an array in C order can change its length"
             raise ValueError(msg)
-        buffer, page = array.buffer, array.buffer.page_size
-        old = array.offset + array.nbytes
-        new = array.offset + prod(shape) * array.itemsize
+        old, new = array.nbytes, prod(shape) * array.itemsize
         before = array.shape, array.dtype
         if new < old:
-            buffer._check_unpinned(new, old - new)
             try:
                 array._set_shape(shape, dtype)
-                self._cut(buffer, old, new)
-            except BufferError:  # a window came in between
+                self._cut(array, old, new)
+            except BufferError:
                 array._set_shape(*before)
                 raise
             except BaseException:
-                self._cut(buffer, old, new)
+                self._cut(array, old, new)
                 raise
             return
-        mapped = -(-old // page) * page
         try:
-            if new > mapped:
-                allocate(buffer, mapped, -(-new // page) * page - mapped)
+            self._take(array, old, new)
             if fill is not None:
                 fill()
             array._set_shape(shape, dtype)
         except BaseException:
             if (array.shape, array.dtype) != (shape, dtype or array.dtype):
                 array._set_shape(*before)
-                self._cut(buffer, new, old)
+                self._cut(array, new, old)
             raise
 
-    def _cut(self, buffer: SparseBuffer, old: int, new: int) -> None:
-        """Give back what lies between a new end and the old one."""
-        page = buffer.page_size
-        old_pages, new_pages = -(-old // page) * page, -(-new // page) * page
-        if new_pages < old_pages:
-            buffer.unmap(new_pages, old_pages - new_pages)
-        buffer._clear(new, min(new_pages, old) - new)
+    def _take(self, array: SparseArray, old: int, new: int) -> None:
+        """Take pages for what lies between the old end and a new one, in bytes from the first."""
+        page = array.buffer.page_size
+        mapped, wanted = (-(-(array.offset + end) // page) * page for end in (old, new))
+        if wanted > mapped:
+            allocate(array.buffer, mapped, wanted - mapped)
+
+    def _cut(self, array: SparseArray, old: int, new: int) -> None:
+        """Give back what lies between a new end and the old one; BufferError if it is shown."""
+        buffer, page = array.buffer, array.buffer.page_size
+        start, stop = array.offset + new, array.offset + old
+        buffer._check_unpinned(start, stop - start)
+        mapped, wanted = (-(-end // page) * page for end in (stop, start))
+        if wanted < mapped:
+            buffer.unmap(wanted, mapped - wanted)
+        buffer._clear(start, min(wanted, stop) - start)
 
     def close(self) -> None:
         """Nothing but memory here."""

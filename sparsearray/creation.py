@@ -65,9 +65,9 @@ def zeros(
         How large ``resize`` may make it along the first axis; there, None is "as long as there are
         addresses for": at least a terabyte. By default it cannot grow.
     max_nbytes : int, optional
-        How many bytes it may store, in whole pages. An assignment, a result or rows that would
-        store more are refused with MemoryError. What is written through windows, or through the
-        array's buffer, is not; and threads that write at once can pass it by what they write.
+        How many bytes it may store, in whole pages, or tiles. An assignment, a result or rows that
+        would store more are refused with MemoryError. What is written through windows, or through
+        the array's buffer, is not; and threads that write at once can pass it by what they write.
     name : str, optional
         A label of the buffer.
 

@@ -76,12 +76,12 @@ class TiledArray(TileItems):
 
     Notes
     -----
-    A tile that is no whole number of pages is padded to one; smaller ones to a power of two. A box
-    is moved by one native call, without the GIL, and guarded where it lies in files.
+    Tiles are padded to whole pages, those of less than one to a power of two. A box is moved by one
+    native call, without the GIL, and guarded where it lies in files.
 
-    In memory, tiles of 1 to 16 pages are packed, each whole, in the order in which they are first
-    written; from 8 MiB on in huge pages, so that up to 2 MiB more is taken than is told of. Of
-    larger tiles the pages are stored that were written.
+    Tiles of one page, of arrays in memory of their own, are packed in the order in which they are
+    first written; from 8 MiB on in huge pages, so that up to 2 MiB more is taken than is told of.
+    All others lie in their order, and of large ones the pages are stored that were written.
     """
 
     __slots__ = ("_maxshape",)
