@@ -217,9 +217,9 @@ template <class Move> class Records {
             while (i < stop) {
                 int64_t at = offset_of(i);
                 uint64_t n = 1, most = std::min(stop - i, std::max(kReadAtOnce / nbytes_, uint64_t{1}));
-                while (n < most && offset_of(i + n) - at == static_cast<int64_t>(n * nbytes_))
-                    n++;
                 uint64_t start = static_cast<uint64_t>(at);
+                while (n < most && static_cast<uint64_t>(offset_of(i + n)) - start == n * nbytes_)
+                    n++;
                 if (start < region.start || start >= region.stop || n * nbytes_ > region.stop - start)
                     return i;
                 off_t place = static_cast<off_t>(region.in_file(start));

@@ -231,7 +231,8 @@ int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t
  * There is one pool; boxes of its array are moved with SA_POOL for their offset. A place is in bytes from tile 0 on,
  * as if all were stored. Writing makes room for tiles that are not; those read as zero. */
 int sa_make_pool(sa_reservation *r, int64_t offset, int64_t tile_nbytes, int64_t slots, sa_report *ret);
-/* How many tiles there may be, none at first. SA_PINNED where a live window shows one of those that go. */
+/* How many tiles there may be, none at first. SA_PINNED where one of those that go is shown: by a live window that may
+ * write. Others show slots, whatever tile these hold. */
 int sa_resize_pool(sa_reservation *r, int64_t tiles, sa_report *ret);
 /* Where a tile lies; -1 if it is not stored. `make`: it is, then. */
 int sa_find_tile(sa_reservation *r, int64_t number, int make, int64_t *offset, sa_report *ret);
@@ -241,7 +242,7 @@ int sa_list_tiles(sa_reservation *r, int64_t first, int64_t last, int64_t *numbe
                   uint64_t capacity, sa_report *ret);
 /* Where they lie, as sorted pairs of start and stop: `count` of those, as above. */
 int sa_list_slots(sa_reservation *r, int64_t *pairs, uint64_t capacity, sa_report *ret);
-/* Sets tiles to zero, and gives back those that no live window shows; `count` of them. */
+/* Sets tiles to zero, and gives back those that are not shown; `count` of them. */
 int sa_drop_tiles(sa_reservation *r, const int64_t *numbers, uint64_t count, sa_report *ret);
 /* Items, each within one tile; that with a bad place is number `value`. One is read into the report. */
 int sa_read_item(sa_reservation *r, int64_t place, uint64_t nbytes, sa_report *ret);

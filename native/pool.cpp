@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <new>
 #include <shared_mutex>
@@ -31,6 +32,11 @@ void use_huge_page(sa_reservation *r, uint64_t at, uint64_t stop) {
         os_advise(r->base + huge, kHuge, SA_ADVISE_HUGEPAGE);  // it is as well without
 }
 
+// Whether a window shows a tile, and is one to write to: who reads slots, whatever they hold, has others.
+int check_shown(sa_reservation *r, uint64_t at, sa_report *ret) {
+    return check_pins(r, {at, at + r->pool->tile_nbytes()}, true, ret);
+}
+
 // Tiles that follow each other, which nobody holds on to: zero.
 void give_back(sa_reservation *r, Range run) {
     if (os_discard(r->base + run.start, run.nbytes()))
@@ -54,9 +60,8 @@ void drop(sa_reservation *r, const std::vector<TilePool::Tile> &tiles) {
             run.stop = runs[i].stop;
         give_back(r, run);
     }
-    // The first one's slot is then the next to be taken.
-    for (size_t i = tiles.size(); i-- > 0;)
-        r->pool->erase(tiles[i].number);
+    for (const TilePool::Tile &tile : tiles)
+        r->pool->erase(tile.number);
 }
 
 // The first place that no item of so many bytes has is SA_BOUNDS, and `value` its index.
@@ -135,6 +140,7 @@ uint64_t TilePool::insert(uint64_t number, bool *is_new) {
     if (*is_new) {
         taken_++;
     } else {
+        std::pop_heap(free_.begin(), free_.end(), std::greater<>());
         slot = free_.back();
         free_.pop_back();
     }
@@ -152,6 +158,7 @@ void TilePool::erase(uint64_t number) {
     if (!keys_[i] || !slot)
         return;
     free_.push_back(slot - 1);
+    std::push_heap(free_.begin(), free_.end(), std::greater<>());
     count_--;
     cell[number % kGroup] = 0;
     if (std::all_of(cell, cell + kGroup, [](uint32_t other) { return !other; }))
@@ -283,7 +290,7 @@ int sa_resize_pool(sa_reservation *r, int64_t tiles, sa_report *ret) try {
     if (left < pool.tiles()) {
         std::vector<TilePool::Tile> gone = pool.list(left, pool.tiles());
         for (const TilePool::Tile &tile : gone)
-            if (int code = check_pins(r, {tile.at, tile.at + pool.tile_nbytes()}, false, ret))
+            if (int code = check_shown(r, tile.at, ret))
                 return code;
         drop(r, gone);
     }
@@ -357,18 +364,16 @@ int sa_drop_tiles(sa_reservation *r, const int64_t *numbers, uint64_t count, sa_
     Exclusive lock(r->lock);
     if (int code = check_pool(r, true, ret))
         return code;
-    std::vector<TilePool::Tile> gone;
+    std::vector<TilePool::Tile> gone, shown;
     gone.reserve(count);
+    shown.reserve(count);
     uint64_t nbytes = r->pool->tile_nbytes();
     for (uint64_t i = 0; i < count; i++) {
         uint64_t number = static_cast<uint64_t>(numbers[i]);
         uint64_t at = numbers[i] < 0 ? TilePool::kNone : r->pool->find(number);
         if (at == TilePool::kNone)
             continue;
-        if (check_pins(r, {at, at + nbytes}, false, ret))
-            give_back(r, {at, at + nbytes});  // and its slot not: a window goes on over it
-        else
-            gone.push_back({number, at});
+        (check_shown(r, at, ret) ? shown : gone).push_back({number, at});
     }
     // The same one twice would be given back twice.
     std::sort(gone.begin(), gone.end(),
@@ -378,6 +383,8 @@ int sa_drop_tiles(sa_reservation *r, const int64_t *numbers, uint64_t count, sa_
                gone.end());
     ret->count = gone.size();
     drop(r, gone);
+    for (const TilePool::Tile &tile : shown)
+        give_back(r, {tile.at, tile.at + nbytes});  // and its slot not: a window goes on over it
     return SA_OK;
 } catch (const std::bad_alloc &) {
     return system_error(ENOMEM, "", ret);

@@ -6,7 +6,7 @@
 //
 // How it works: numbers of tiles lead to slots, counted from the start of the pool, through a hash table. One cell
 // of it has the slots of kGroup tiles in a row: neighbours are found together. A slot that is given back holds zeros,
-// and is the next to be taken. Slots are taken and given back with the lock of the
+// and is taken before new ones. Slots are taken and given back with the lock of the
 // reservation held exclusively, and looked up with it shared; so who finds a tile may use it until it lets go.
 //
 // A *place* is in bytes from the start of tile 0 on, as if all tiles were stored.
@@ -98,7 +98,7 @@ class TilePool {
     int shift_ = 64;
     std::vector<uint64_t> keys_;   // a group's number and one; 0 is none
     std::vector<uint32_t> slots_;  // a slot and one, kGroup to a cell; 0 is none
-    std::vector<uint32_t> free_;
+    std::vector<uint32_t> free_;  // a heap: the first ones are taken first, or each would fill a huge page
 };
 
 // What every call on a pool checks first: that there is one, and that what is stored may be read, or written.

@@ -138,6 +138,15 @@ def failure(
     return _MAKERS[code](report, what)
 
 
+def box_failure(
+    code: int, report: Any, operation: str, offset: int, nbytes: int, total: int
+) -> Exception:
+    """Make the same of calls on tiles, whose lists can find no memory, and are at no offset."""
+    if code == lib.SA_SYSTEM and report.sys_errno == errno.ENOMEM:
+        return MemoryError(f"{operation} of {describe(nbytes)} bytes: no memory for it")
+    return failure(code, report, operation, max(offset, 0), nbytes, total)
+
+
 def out_of_bounds(what: str, total: int) -> OutOfBoundsError:
     """Make the error for a range past the end."""
     return OutOfBoundsError(f"{what}: the buffer has {describe(total)} bytes")

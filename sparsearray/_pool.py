@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ._binding import failure, ffi, lib, pointer, put_back, take
+from ._binding import box_failure, ffi, lib, pointer, put_back, take
 from ._layout import allocate, make_ghost, reserve
 from ._new_file import PIECE
 from ._progress import progress_bar
@@ -21,9 +21,11 @@ from ._tiling import Tiling
 from .access import Place, make_place
 from .array import SparseArray
 from .blocks import join
+from .buffer import SparseBuffer
 
-__all__ = ["Pool", "tiles_in_memory"]
+__all__ = ["Pool", "is_packed", "tiles_in_memory"]
 
+_ALL = 1 << 62  # tiles
 _FEW = 1 << 12  # places that are asked for at first
 
 
@@ -59,6 +61,14 @@ def tiles_in_memory(
         quota=quota,
         name=name,
     )
+
+
+def is_packed(buffer: SparseBuffer) -> bool:
+    """Tell whether a buffer has the tiles of an array in the order in which they were written."""
+    report = take()
+    code = lib.sa_list_slots(buffer._reservation, ffi.NULL, 0, report)
+    put_back(report)
+    return bool(code == lib.SA_OK)
 
 
 class PoolMemory(Memory):
@@ -135,7 +145,7 @@ class Pool(Records):
         self, code: int, report: Any, place: tuple[str, int, int] | None = None
     ) -> Exception:
         what = place or ("tiles", 0, self.nbytes)
-        return failure(code, report, *what, self._buffer.nbytes)
+        return box_failure(code, report, *what, self._buffer.nbytes)
 
     # What is stored
 
@@ -154,7 +164,8 @@ class Pool(Records):
             count = found  # another thread may make some more meanwhile
 
     def _held(self) -> NDArray[np.int64]:
-        return self.tile_ranges(0, prod(self._shape)) * self.tiling.tile_nbytes
+        # Also those that are being appended, and no part of the array yet.
+        return self.tile_ranges(0, _ALL) * self.tiling.tile_nbytes
 
     def tile_ranges(self, start: int, stop: int) -> NDArray[np.int64]:
         """Find the runs of tiles that may hold something, between two numbers: shape (n, 2)."""

@@ -75,11 +75,12 @@ class Memory:
             try:
                 array._set_shape(shape, dtype)
                 self._cut(array, old, new)
-            except BufferError:
-                array._set_shape(*before)
-                raise
-            except BaseException:
-                self._cut(array, old, new)
+            except BaseException as error:
+                # An interrupt finds the old state or the new one, as far as it came.
+                if isinstance(error, Exception) or array.shape != shape:
+                    array._set_shape(*before)
+                else:
+                    self._cut(array, old, new)
                 raise
             return
         try:

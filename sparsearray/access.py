@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ._binding import (
     BYTES,
+    box_failure,
     failure,
     ffi,
     from_buffer,
@@ -504,7 +505,7 @@ class GuardedAccess:
         code = _box(self._reservation, offset, axes, ndim, itemsize, data, how, report)
         if code:
             operation = "read" if how == lib.SA_BOX_READ else "write"
-            raise failure(code, report, operation, offset, nbytes, self._nbytes)
+            raise box_failure(code, report, operation, offset, nbytes, self._nbytes)
         put_back(report)
 
     def atomic_slice(self, offset: int, count: int, dtype: DTypeLike = "u1") -> AtomicSlice:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from ._boxes import is_blocked
 from ._layout import layout
 from ._memory import check_copy
-from ._pool import tiles_in_memory
+from ._pool import is_packed, tiles_in_memory
 from ._records import Records
 from ._rows import as_rows, keeps_holes
 from ._selection import Selected
@@ -99,6 +99,11 @@ class TiledArray(TileItems):
     ) -> None:
         sizes, found = layout(shape, dtype)
         tiling = Tiling(sizes, as_tiles(tiles, sizes, found.itemsize), found)
+        if is_packed(buffer):
+            msg = (
+                f"{buffer!r} packs the tiles of an array as they were written: a.copy(), or save it"
+            )
+            raise ValueError(msg)
         self._records = Records(buffer, tiling.grid, tiling.record(), offset=offset)
         self._maxshape = sizes
 
@@ -321,6 +326,8 @@ class TiledArray(TileItems):
         if rows is None or not rows.size:
             return
         sides = [range(start, stop), *map(range, self.shape[1:])]
+        if not is_blocked(rows):
+            self._take_quota(sides)  # of all, before the first of them is written
         wanted = Selected(sides, rows.shape, list(range(self.ndim)))
         if is_blocked(rows) and not keeps_holes(rows.dtype, self.dtype):
             rows = rows[...]

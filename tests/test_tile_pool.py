@@ -2,6 +2,7 @@
 
 import mmap
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import sparsearray
-from sparsearray import TiledArray
+from sparsearray import TiledArray, _pool, _records, _storage
 from sparsearray._sums import is_narrow, sum_narrow
 
 from .test_array_memory import huge
@@ -191,6 +192,98 @@ def test_threads_that_write_and_drop() -> None:
     assert not wrong
     array.trim()
     assert array.nbytes_stored == 0
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_slots_are_taken_again_side_by_side(resident: Any) -> None:
+    """What was written in any order, and given back, does not spread over empty huge pages."""
+    array = sparsearray.zeros((1 << 20, 1 << 12), "u1", tiles=64)
+    random = np.random.default_rng(0)
+
+    def write(count: int) -> None:
+        for n in random.permutation(1 << 20)[:count].tolist():
+            array[n // 64 * 64, n % 64 * 64] = 1
+
+    write(20_000)
+    array.tile(0, 0)[0, 0] = 1
+    array.resize((64, 1 << 12))
+    array.resize((1 << 20, 1 << 12))
+    write(300)
+    assert array.nbytes_stored <= resident(array.buffer) <= array.nbytes_stored + 4 * MIB
+
+
+@pytest.mark.parametrize("pages", PAGES)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("step", range(4))
+def test_a_length_that_could_not_be_changed(
+    pages: int, error: type[BaseException], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error at any step of a change finds the array as it was, or as it was to become."""
+    array = made(pages, maxshape=(10_000, 640))
+    array[...] = np.full(array.shape, 2, "u1")
+    for length in (100, 900):
+        steps = iter(range(100))
+
+        def fail(function: Any) -> Any:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if next(steps) == step:  # noqa: B023 - used in this round
+                    raise error
+                return function(*args, **kwargs)
+
+            return run
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_records, "Mover", fail(_records.Mover))
+            patch.setattr(_storage.Memory, "_cut", fail(_storage.Memory._cut))
+            patch.setattr(_pool.PoolMemory, "_cut", fail(_pool.PoolMemory._cut))
+            with suppress(error):
+                array.resize((length, 640))
+        assert array.shape in ((640, 640), (100, 640), (900, 640))
+        kept = min(len(array), 640 if length == 100 or len(array) == 640 else 100)
+        assert array.sum() == array[...].sum(dtype="i8")
+        assert (array[: min(kept, 100)] == 2).all()
+        array.resize((640, 640))
+        array[...] = np.full(array.shape, 2, "u1")
+
+
+def test_discard_while_others_sum() -> None:
+    """Who adds up slots does not keep tiles from being given back."""
+    array = made(1, (64 * 1000, 64))
+    stop = threading.Event()
+
+    def add_up() -> None:
+        while not stop.is_set():
+            array.sum()
+
+    thread = threading.Thread(target=add_up)
+    thread.start()
+    try:
+        for _ in range(20):
+            array[...] = np.ones((1, 64), "u1")
+            array.discard(...)
+            assert array.nbytes_stored == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("pages", PAGES)
+def test_limit_of_many_rows(dtype: str, pages: int) -> None:
+    """Rows that are written piece by piece are refused as a whole."""
+    array = made(pages, (0, 640), maxshape=(1 << 20, 640), max_nbytes=8 * MIB)
+    with pytest.raises(MemoryError, match="max_nbytes"):
+        array.append(np.ones((1 << 15, 640), dtype))
+    assert array.shape == (0, 640)
+    assert array.nbytes_stored == 0
+
+
+def test_another_array_over_packed_tiles() -> None:
+    """Tiles that lie as they were written are not shown as if they lay in their order."""
+    array = made(1)
+    with pytest.raises(ValueError, match="packs the tiles"):
+        TiledArray(array.buffer, array.shape, "u1", tiles=64)
+    array.close()
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4"])
