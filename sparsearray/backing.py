@@ -177,6 +177,16 @@ class FileBacking(PageMapping):
         put_back(report)
         return None
 
+    def _raise_untold(self, *, lost_only: bool = False) -> None:
+        """Raise AccessError for damage that nobody was told of."""
+        error = self._find_untold(tell=True, lost_only=lost_only)
+        if error is None:
+            return
+        try:
+            raise error
+        finally:
+            del error  # which would keep the callers' windows alive, by its traceback
+
     def _settle(self) -> AccessError | None:
         """
         Say what is lost, before all goes.

@@ -110,9 +110,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         place = block.__array_interface__["data"][0] - self._buffer.address
         self._buffer._fetch(place, block.nbytes)
         yield index, block
-        error = self._buffer._find_untold(tell=True, lost_only=True)
-        if error is not None:  # it was looked at with zeros in it
-            raise error
+        self._buffer._raise_untold(lost_only=True)  # it may have been looked at with zeros in it
         if block.nbytes >= _LARGE:
             self._buffer._forget(place, block.nbytes)
 

@@ -367,9 +367,7 @@ class Items(StoredArray):
     def _tell_loss(self) -> None:
         """Raise AccessError if a file was lost under a window: what numpy does is not guarded."""
         if not self._is_own_memory():
-            error = self._buffer._find_untold(tell=True)
-            if error is not None:
-                raise error
+            self._buffer._raise_untold()
 
     def _box_writer(self) -> tuple[Callable[[Any], NDArray[Any]], Callable[[Any, Any], None]]:
         """Return what gives a writable window of a box, and what does nothing more to it."""

@@ -1,6 +1,9 @@
 """Blocks: boxes that cover what is populated, and nothing twice."""
 
+import os
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsearray
+from sparsearray import AccessError
 from sparsearray.blocks import boxes, item_ranges, items_in, join
 
 shapes = st.lists(st.integers(1, 6), min_size=0, max_size=4).map(tuple)
@@ -135,3 +139,19 @@ def test_chunks_hold_what_blocks_do(data: st.DataObject) -> None:
         found = np.concatenate([chunk.reshape(-1) for chunk in chunks])
         assert sorted(map(repr, found.tolist())) == sorted(map(repr, blocks.tolist()))
         del array, blocks, chunks, found
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_file_cut_short_under_the_last_block(mode: Any, tmp_path: Path) -> None:
+    """What was looked at with zeros in it is told when the next step is asked for."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones(1 << 18))
+    array = sparsearray.open(path, mode)
+    walk = array.blocks()
+    _, block = next(walk)
+    os.truncate(path, 1 << 16)
+    assert block.sum() < block.size
+    with pytest.raises(AccessError):
+        next(walk)
+    del block, walk
+    array.close()

@@ -76,4 +76,5 @@ class PoolModel {
     std::map<uint64_t, Bytes> stored_;
     std::map<uint64_t, int64_t> offsets_;  // where they were seen last
     std::vector<Window> windows_;
+    sa_pin *reader_ = nullptr;
 };

@@ -45,6 +45,7 @@ PoolModel::~PoolModel() {
     check_bytes();
     while (!windows_.empty())
         close_window();
+    sa_unpin(&reader_);
     CHECK(sa_close(r_, &report_) == SA_OK, "close");
     CHECK(sa_resize_pool(r_, 0, &report_) == SA_CLOSED, "resize_pool");
     sa_release(&r_);
@@ -487,10 +488,13 @@ void PoolModel::window() {
     uint64_t inside = random_.below(3) ? 0 : random_.below(tile_);
     Window made{number, inside, random_.below(3) ? tile_ - inside : 1 + random_.below(tile_ - inside),
                 nullptr};
-    int write = static_cast<int>(random_.below(2));
-    CHECK(sa_pin_range(r_, offset + static_cast<int64_t>(inside), static_cast<int64_t>(made.nbytes), write,
+    bool write = random_.below(2);
+    CHECK(sa_pin_range(r_, offset + static_cast<int64_t>(inside), static_cast<int64_t>(made.nbytes), 1,
                        &made.pin, &report_) == SA_OK,
           "pin_range");
+    // One that only reads holds on to nothing.
+    sa_unpin(&reader_);
+    CHECK(sa_pin_range(r_, offset, static_cast<int64_t>(tile_), 0, &reader_, &report_) == SA_OK, "pin_range");
     windows_.push_back(made);
     char *there = base_ + offset + inside;
     CHECK(!memcmp(there, &bytes[inside], made.nbytes), "a window of tile %#zx", number);
