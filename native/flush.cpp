@@ -200,8 +200,6 @@ int sa_list_damage(sa_reservation *r, int to_tell, sa_damage *damage, uint64_t c
 }
 
 int sa_check_damage(sa_reservation *r, int to_tell, int lost_only, sa_report *ret) try {
-    if (lost_only && !r->damage.any())
-        return SA_OK;
     Exclusive lock(r->lock);
     if (r->closed)
         return SA_OK;
