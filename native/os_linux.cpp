@@ -63,9 +63,13 @@ uint64_t read_number(const char *path) {
     return number;
 }
 
+// What is asked for once is asked for when the module is loaded: a child that is forked while another thread
+// makes a static variable of a function would wait for that thread, which it does not have.
+const uint64_t page_size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+
 // The base page, the huge pages of hugetlb, and the one of transparent huge pages.
 std::vector<uint64_t> find_page_sizes() {
-    std::vector<uint64_t> sizes = {os_page_size()};
+    std::vector<uint64_t> sizes = {page_size};
     if (DIR *folder = opendir("/sys/kernel/mm/hugepages")) {
         while (dirent *entry = readdir(folder)) {
             unsigned long long kib;
@@ -79,17 +83,19 @@ std::vector<uint64_t> find_page_sizes() {
     return sizes;
 }
 
+// Never destroyed: threads may outlive exit().
+const std::vector<uint64_t> &page_sizes = *new std::vector<uint64_t>(find_page_sizes());
+
+// Without the shared huge zero page, reading would fill real huge pages with zeros.
+const bool has_huge_zero = read_number("/sys/kernel/mm/transparent_hugepage/use_zero_page") == 1;
+
 }  // namespace
 
-uint64_t os_page_size() {
-    static const uint64_t size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-    return size;
-}
+uint64_t os_page_size() { return page_size; }
 
 uint64_t os_alignment(uint64_t nbytes) {
-    static const std::vector<uint64_t> sizes = find_page_sizes();
-    uint64_t best = os_page_size();
-    for (uint64_t size : sizes)
+    uint64_t best = page_size;
+    for (uint64_t size : page_sizes)
         if (size <= nbytes)
             best = std::max(best, size);
     return best;
@@ -260,10 +266,7 @@ int os_advise(char *address, uint64_t nbytes, int advice) {
 }
 
 void os_prefer_huge_zero(char *address, uint64_t nbytes) {
-    // Without the shared huge zero page, reading would fill real huge pages with zeros.
-    static const bool available =
-        read_number("/sys/kernel/mm/transparent_hugepage/use_zero_page") == 1;
-    if (available)
+    if (has_huge_zero)
         madvise(address, nbytes, MADV_HUGEPAGE);
 }
 

@@ -39,12 +39,12 @@ constexpr int kKnown = MAP_NORESERVE
 
 int errno_of(int result) { return result < 0 ? errno : 0; }
 
+// As the module is loaded: see os_linux.cpp.
+const uint64_t page_size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+
 }  // namespace
 
-uint64_t os_page_size() {
-    static const uint64_t size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-    return size;
-}
+uint64_t os_page_size() { return page_size; }
 
 uint64_t os_alignment(uint64_t) { return os_page_size(); }
 

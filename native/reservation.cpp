@@ -27,14 +27,12 @@ struct Registry {
     std::set<sa_reservation *> all;
 };
 
-Registry &registry() {
-    static Registry *the = new Registry;  // never destroyed: threads may outlive exit()
-    return *the;
-}
+// Made when the module is loaded (see os_linux.cpp), and never destroyed: threads may outlive exit().
+Registry &registry = *new Registry;
 
 void before_fork() {
-    registry().lock.lock();
-    for (sa_reservation *r : registry().all) {
+    registry.lock.lock();
+    for (sa_reservation *r : registry.all) {
         // Shared is enough to keep mapping changes out, and does not wait for a long copy.
         r->lock.lock_shared();
         r->holders.lock();
@@ -47,62 +45,56 @@ void after_fork_in_parent() {
     damage_after_fork();
     fault_lock.unlock();
     guard_after_fork();
-    for (sa_reservation *r : registry().all) {
+    for (sa_reservation *r : registry.all) {
         r->holders.unlock();
         r->lock.unlock_shared();
     }
-    registry().lock.unlock();
+    registry.lock.unlock();
 }
 
 void after_fork_in_child() {
     damage_after_fork();
     fault_lock.unlock();
     guard_after_fork();
-    for (sa_reservation *r : registry().all) {
+    for (sa_reservation *r : registry.all) {
         r->holders.unlock();
         r->lock.init();
         r->placing = {0, 0};  // by a thread that the child does not have
     }
-    registry().lock.unlock();
+    registry.lock.unlock();
 }
 
-int watch_forks() {
-    static int error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    return error;
-}
+const int watch_error = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 
 // Where they lie, as long as they have their range: for signal handlers, under fault_lock.
 using Places = std::map<const char *, sa_reservation *>;
 
-Places &places() {
-    static Places *the = new Places;
-    return *the;
-}
+Places &places = *new Places;
 
 void remember(sa_reservation *r) {
     Places made = {{r->base, r}};
-    std::lock_guard<std::mutex> lock(registry().lock);
-    registry().all.insert(r);
+    std::lock_guard<std::mutex> lock(registry.lock);
+    registry.all.insert(r);
     std::lock_guard<FaultLock> held(fault_lock);
-    places().insert(made.extract(made.begin()));
+    places.insert(made.extract(made.begin()));
 }
 
 void forget(sa_reservation *r) {
-    std::lock_guard<std::mutex> lock(registry().lock);
-    registry().all.erase(r);
+    std::lock_guard<std::mutex> lock(registry.lock);
+    registry.all.erase(r);
 }
 
 void forget_place(sa_reservation *r) {
     Places::node_type gone;
     std::lock_guard<FaultLock> held(fault_lock);
-    gone = places().extract(r->base);
+    gone = places.extract(r->base);
 }
 
 }  // namespace
 
 sa_reservation *sparsearray::reservation_at(const char *address) {
-    auto it = places().upper_bound(address);
-    if (it == places().begin())
+    auto it = places.upper_bound(address);
+    if (it == places.begin())
         return nullptr;
     sa_reservation *r = std::prev(it)->second;
     return address < r->base + r->nbytes ? r : nullptr;
@@ -158,8 +150,8 @@ int sa_reserve(uint64_t nbytes, uint64_t alignment, sa_reservation **reservation
     if (alignment && (alignment < page || (alignment & (alignment - 1))))
         return SA_MISALIGNED;
     uint64_t reserved = (nbytes + usual - 1) / usual * usual;
-    if (int error = watch_forks())
-        return system_error(error, "", ret);
+    if (watch_error)
+        return system_error(watch_error, "", ret);
     auto r = std::make_unique<sa_reservation>();
     r->nbytes = nbytes;
     r->reserved = reserved;

@@ -127,10 +127,8 @@ __attribute__((target("avx2"))) void copy_wide_ends(char *ours, char *theirs, co
     }
 }
 
-inline bool has_wide() {
-    static const bool found = __builtin_cpu_supports("avx2");
-    return found;
-}
+inline const bool is_wide = __builtin_cpu_supports("avx2");
+inline bool has_wide() { return is_wide; }
 #else
 template <uint64_t Size, bool Write> constexpr CopyRows copy_wide = copy_sized<Size, Write>;
 template <uint64_t Size, bool Write> constexpr CopyRows copy_wide_ends = copy_ends<Size, Write>;

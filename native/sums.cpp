@@ -37,13 +37,14 @@ __attribute__((target("avx2"), flatten)) uint64_t add_up_wide(const char *data, 
                                                               bool is_signed) {
     return add_up(data, count, itemsize, is_signed);
 }
+
+const bool is_wide = __builtin_cpu_supports("avx2");
 #endif
 
 }  // namespace
 
 uint64_t sa_sum(const char *data, uint64_t count, int itemsize, int is_signed) {
 #ifdef __x86_64__
-    static const bool is_wide = __builtin_cpu_supports("avx2");
     if (is_wide)
         return add_up_wide(data, count, itemsize, is_signed);
 #endif
