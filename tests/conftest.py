@@ -215,13 +215,11 @@ def descriptors() -> Callable[[], int]:
     return count
 
 
-@pytest.fixture(scope="module")
-def _quick_collection() -> Iterator[None]:
-    """Have what is there before the tests take no time in each of many collections."""
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collection() -> None:
+    """Have what is there before the tests of a file take no time in each of many collections."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ import sparsearray
 
 from .array_files import GOOD, MAGIC, MODES, counting, make_npy
 
-pytestmark = pytest.mark.usefixtures("_quick_collection")
-
 
 @pytest.fixture
 def mapped_files() -> Callable[[], int]:

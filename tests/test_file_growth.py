@@ -14,7 +14,6 @@ from sparsearray import SparseArray
 
 from .array_files import DISK_PAGE, GOOD, assert_file_is, assert_same, counting, make_npy, stored
 
-pytestmark = pytest.mark.usefixtures("_quick_collection")
 P = mmap.PAGESIZE
 
 

@@ -16,7 +16,6 @@ from sparsearray import AccessError
 
 from .array_files import DISK_PAGE, MODES, assert_same, killed_after, names, open_files
 
-pytestmark = pytest.mark.usefixtures("_quick_collection")
 P = mmap.PAGESIZE
 
 

@@ -25,7 +25,6 @@ from .array_files import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("_quick_collection")
 P = mmap.PAGESIZE
 
 

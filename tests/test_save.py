@@ -29,7 +29,6 @@ from .array_files import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("_quick_collection")
 P = mmap.PAGESIZE
 LONG = np.dtype([(f"field_{i:06}", "<f8") for i in range(300)])
 
