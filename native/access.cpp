@@ -208,7 +208,7 @@ template <class Move> class Records {
     }
 
     static bool can_be_read(const Region &region) {
-        return region.shared && !region.huge_page && region.file->ask() == Ask::AtOnce;
+        return region.shared && !region.huge_page && region.file->is_kept() && region.file->ask() == Ask::AtOnce;
     }
 
     // By calls, which take half the time of faults; up to the first record of which the file has not all.

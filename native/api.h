@@ -37,6 +37,10 @@ enum sa_kind { SA_PRIVATE = 1, SA_ZERO = 2, SA_FILE = 3, SA_RAW = 4 };
 
 enum sa_file_mode { SA_FILE_READ = 0, SA_FILE_WRITE = 1, SA_FILE_COPY_ON_WRITE = 2 };
 
+/* What becomes of a descriptor that is mapped: one like it is kept, whose position others may use, or nobody
+ * else; or none is, and the file is opened by its name, an absolute path, when something must be asked of it. */
+enum sa_descriptor { SA_DESCRIPTOR_SHARED, SA_DESCRIPTOR_OWN, SA_DESCRIPTOR_BY_NAME };
+
 /* HELD: all that memory may hold, even where files have lost it. */
 enum sa_extent_method { SA_EXTENTS_BEST, SA_EXTENTS_SCAN, SA_EXTENTS_PAGEMAP, SA_EXTENTS_HELD };
 
@@ -139,9 +143,16 @@ void sa_release(sa_reservation **reservation);
 /* Mapping, in whole pages. */
 int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_report *ret);
 int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
-/* `own_position`: the caller gives up the descriptor's file position, and nobody else uses it. */
+/* `descriptor`: one of sa_descriptor. */
 int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
-                int own_position, int64_t file_offset, int mode, int skip_holes, sa_report *ret);
+                int descriptor, int64_t file_offset, int mode, int skip_holes, sa_report *ret);
+/* The same for `count` files that are opened by their names, which follow each other, each with its closing zero:
+ * `places` has offset, nbytes and file_offset of each. The first 8 bytes of each go to `starts`. Of a failure `value` is
+ * the number of the file; those before it are mapped. */
+int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, uint64_t count, int mode,
+                 int skip_holes, char *starts, sa_report *ret);
+/* What there is at `count` such names: sizes, or errors, -1 and smaller; -EINVAL for what is no regular file. */
+void sa_look_at_files(const char *names, uint64_t count, int64_t *sizes);
 /* Maps what has become data in the holes that sa_map_file skipped; `count` bytes of them. */
 int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 /* Checks that all bytes may be written, and sets the whole pages among them to zero, which then take no
@@ -153,7 +164,7 @@ int sa_check_unpinned(sa_reservation *r, int64_t offset, int64_t nbytes, sa_repo
 int sa_accept_ends(sa_reservation *r, sa_report *ret);
 /* `fd` -1: anonymous. Flags that could not be unmapped, or that reach outside, are SA_BAD_FLAG. */
 int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
-               const char *name, int own_position, int64_t file_offset, sa_report *ret);
+               const char *name, int descriptor, int64_t file_offset, sa_report *ret);
 int sa_unmap(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 int sa_set_writable(sa_reservation *r, int64_t offset, int64_t nbytes, int writable,
                     sa_report *ret);
@@ -180,10 +191,10 @@ int sa_flush(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
  * `capacity` and with `tell` all of it counts as told. */
 int sa_list_damage(sa_reservation *r, int tell, sa_damage *damage, uint64_t capacity, uint64_t *count,
                    sa_report *ret);
-/* Moves what is kept into its files, as sa_flush. SA_ACCESS for damage that nobody was told of, `count` bytes
+/* Moves what is kept in a range into its files, as sa_flush. SA_ACCESS for damage there that nobody was told of, `count` bytes
  * of it, and with `tell` all of it then counts as told. That which is kept comes first, and is a write;
  * `lost_only` leaves it out. */
-int sa_check_damage(sa_reservation *r, int tell, int lost_only, sa_report *ret);
+int sa_check_damage(sa_reservation *r, int64_t offset, int64_t nbytes, int tell, int lost_only, sa_report *ret);
 /* What memory holds was saved elsewhere: errors of flush are no matter any more. */
 int sa_forgive(sa_reservation *r, sa_report *ret);
 /* Whether windows survive faults: the handler of SIGBUS, which is one for the process. 1 by default. */

@@ -265,9 +265,12 @@ bool substitute(sa_reservation *r, const Region &region, Range range, const Dama
 // so a lost gigabyte costs a score of faults, and no page that is fine is lost.
 Range unreadable_around(sa_reservation *r, const Region &region, Range page) {
     uint64_t step = page.nbytes();
+    Borrowed fd = region.file->fd();
     auto readable = [&](uint64_t at) {
         char byte;
-        return pread(region.file->fd(), &byte, 1, static_cast<off_t>(region.in_file(at))) > 0;
+        if (fd < 0)  // nobody but the kernel knows the file any more
+            return os_populate(r->base + at, step, false) == 0;
+        return pread(fd, &byte, 1, static_cast<off_t>(region.in_file(at))) > 0;
     };
     if (!region.shared)
         return page;  // pages around it may be the process's own by now, which pread does not know

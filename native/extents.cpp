@@ -48,8 +48,8 @@ int find_data(const Search &search, std::vector<Range> *found, uint64_t *end) {
     uint64_t page = search.r->page_size, from = region.in_file(search.part.start);
     std::vector<Range> runs;
     Ask how = search.method == SA_EXTENTS_HELD || region.flush_errno ? Ask::Gently : region.file->ask();
-    int error = os_find_data(region.file->fd(), how, from, region.in_file(search.part.stop), search.limit,
-                             &runs, end);
+    int error = find_file_data(*region.file, how, {from, region.in_file(search.part.stop)}, search.limit, &runs,
+                               end);
     // An end in the middle of a page is the end of a run, which may go on.
     *end = std::min(search.part.stop, search.part.start + (*end - from + page - 1) / page * page);
     for (Range run : runs) {
@@ -137,13 +137,22 @@ int find_stored(sa_reservation *r, Range part, std::vector<Range> *ret) {
     return 0;
 }
 
-int file_data(const File &file, uint64_t start, uint64_t stop, std::vector<Range> *ret) {
+int find_file_data(const File &file, Ask how, Range whole, size_t limit, std::vector<Range> *found, uint64_t *end) {
+    Borrowed fd = file.fd();
+    if (fd >= 0)
+        return os_find_data(fd, how, whole.start, whole.stop, limit, found, end);
+    found->push_back(whole);
+    *end = whole.stop;
+    return 0;
+}
+
+int file_data(int fd, Ask how, Range whole, std::vector<Range> *ret) {
     uint64_t page = os_page_size(), end;
     std::vector<Range> runs;
-    if (int error = os_find_data(file.fd(), file.ask(), start, stop, SIZE_MAX, &runs, &end))
+    if (int error = os_find_data(fd, how, whole.start, whole.stop, SIZE_MAX, &runs, &end))
         return error;
     for (Range run : runs)
-        append(ret, {run.start / page * page, std::min(stop, (run.stop + page - 1) / page * page)});
+        append(ret, {run.start / page * page, std::min(whole.stop, (run.stop + page - 1) / page * page)});
     return 0;
 }
 

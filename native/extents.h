@@ -13,7 +13,10 @@ namespace sparsearray {
 int find_stored(sa_reservation *r, Range part, std::vector<Range> *ret);
 
 // The data of a file between two of its bytes, in whole pages, and sorted; none of it is left out.
-int file_data(const File &file, uint64_t start, uint64_t stop, std::vector<Range> *ret);
+int file_data(int fd, Ask how, Range whole, std::vector<Range> *ret);
+
+// As os_find_data; of a file that cannot be asked any more, all of it.
+int find_file_data(const File &file, Ask how, Range whole, size_t limit, std::vector<Range> *found, uint64_t *end);
 
 // What lies between sorted `runs` in `whole`: the largest `most` of the gaps, sorted.
 std::vector<Range> largest_gaps(const std::vector<Range> &runs, Range whole, uint64_t most);

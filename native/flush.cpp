@@ -35,7 +35,8 @@ int write_back(sa_reservation *r, std::vector<Dirty> &dirty) {
     for (Dirty &part : dirty) {
         if (msync(r->base + part.range.start, part.range.nbytes(), MS_SYNC) < 0)
             part.error = errno;
-        if (synced.insert(part.file.get()).second && fsync(part.file->fd()) < 0)
+        Borrowed fd = part.file->fd();
+        if (fd >= 0 && synced.insert(part.file.get()).second && fsync(fd) < 0)
             part.error = errno;
         first = first ? first : part.error;
     }
@@ -78,11 +79,12 @@ std::vector<sa_damage> list_damage(sa_reservation *r, Range range) {
     each_region(r, range, [&](const Region &region, Range part) {
         if (!region.file)
             return int{SA_OK};
-        bool told = region.file->is_told(size_of(region.file.get()));
+        bool told = false;
         uint64_t lost = region.stop, end = region.stop;  // none
         if (region.shown && region.file_size != UINT64_MAX &&
             size_of(region.file.get()) < std::min(region.file_size, region.in_file(region.stop))) {
             uint64_t good = still_in_file(r, region, region.start, region.nbytes(), false);
+            told = region.file->is_told(size_of(region.file.get()));
             if (good < region.nbytes()) {
                 lost = region.start + good;
                 end = std::min(end, region.start + (region.file_size - region.in_file(region.start)));
@@ -93,6 +95,8 @@ std::vector<sa_damage> list_damage(sa_reservation *r, Range range) {
                 continue;
             add(region, lost, std::min(damage.start, end), SA_FILE_TRUNCATED, false, told);
             lost = std::max(lost, damage.stop);
+            if (damage.reason == SA_FILE_TRUNCATED)
+                told = region.file->is_told(size_of(region.file.get()));
             add(region, damage.start, damage.stop, damage.reason, damage.kept,
                 damage.told || (told && damage.reason == SA_FILE_TRUNCATED));
         }
@@ -199,11 +203,14 @@ int sa_list_damage(sa_reservation *r, int to_tell, sa_damage *damage, uint64_t c
     return system_error(ENOMEM, "", ret);
 }
 
-int sa_check_damage(sa_reservation *r, int to_tell, int lost_only, sa_report *ret) try {
+int sa_check_damage(sa_reservation *r, int64_t offset, int64_t nbytes, int to_tell, int lost_only,
+                    sa_report *ret) try {
     Exclusive lock(r->lock);
     if (r->closed)
         return SA_OK;
-    Range range{0, r->nbytes};
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    Range range = pages_around(r, offset, nbytes);
     restore_kept(r, range, false);
     const sa_damage *found = nullptr;
     std::vector<sa_damage> all = list_damage(r, range);

@@ -103,7 +103,7 @@ int move_late_writes(sa_reservation *r, const Region &region, const Damage &dama
 // Moves `run`, which is kept, into the file, and maps that again from `from` to the end of it.
 int restore_run(sa_reservation *r, const Region &region, const Damage &damage, uint64_t from,
                 Range run) {
-    int fd = region.file->fd();
+    Borrowed fd = region.file->fd();
     uint64_t position = region.in_file(run.start), n = run.nbytes();
     std::vector<char> kept(r->base + run.start, r->base + run.stop), bytes(kept);
     if (n) {

@@ -115,22 +115,15 @@ uint64_t take_mappings(uint64_t holes) {
     return holes;
 }
 
-// The call that maps a file or anonymous memory as asked.
-struct MapRequest {
-    Range range;
-    Region region;
-    int flags;
-    int fd;
-    const char *name;
-    bool own_position;
-    bool skip_holes;
-};
-
-int describe_window(const MapRequest &request, Region *region, sa_report *ret, OsFile *facts) {
-    if (int error = os_describe_file(request.fd, facts))
+int describe_window(MapRequest &request, Region *region, sa_report *ret) {
+    const OsFile like = request.facts;
+    OsFile *facts = &request.facts;
+    request.is_alike = false;
+    if (int error = os_describe_file(request.fd, facts, like.inode ? &like : nullptr))
         return system_error(error, request.name, ret);
     if (region->file_offset < 0)
         return SA_NEGATIVE;
+    request.is_alike = like.is_regular && facts->is_regular && like.device == facts->device;
     uint64_t unit = facts->huge_page ? facts->huge_page : os_page_size();
     uint64_t from = static_cast<uint64_t>(region->file_offset), n = request.range.nbytes();
     if (from % os_page_size())
@@ -157,14 +150,16 @@ int describe_window(const MapRequest &request, Region *region, sa_report *ret, O
 
 // Puts zero pages over the holes that the file has under a window of it, the largest ones, as far as
 // mappings go round: the bytes stay the same with or without. In a copy-on-write window it is memory.
-void lay_over_holes(sa_reservation *r, const Region &window) {
+void lay_over_holes(sa_reservation *r, const Region &window, int fd) {
     if (window.huge_page)
         return;
     std::vector<Range> data;
     Range whole{window.in_file(window.start), window.in_file(window.stop)};
-    if (file_data(*window.file, whole.start, whole.stop, &data))
+    if (file_data(fd, window.file->ask(), whole, &data))
         return;
-    uint64_t at_data = window.start, read_ahead = os_read_ahead(window.file->fd());
+    if (data.size() == 1 && data[0].start == whole.start && data[0].stop == whole.stop)
+        return;
+    uint64_t at_data = window.start, read_ahead = os_read_ahead(fd);
     auto read_alone = [&](uint64_t stop) {
         // What is read ahead, and around, would be the holes beside a few pages.
         if (stop - at_data < read_ahead && stop - at_data < window.nbytes())
@@ -194,43 +189,63 @@ void lay_over_holes(sa_reservation *r, const Region &window) {
     read_alone(window.stop);
 }
 
+}  // namespace
+
+namespace sparsearray {
+
+MapRequest file_request(Range range, int fd, const char *name, int descriptor, int64_t file_offset, int mode,
+                        bool skip_holes) {
+    MapRequest request{range, {}, 0, fd, name, descriptor, skip_holes, false, {}};
+    request.region.kind = SA_FILE;
+    request.region.prot = mode == SA_FILE_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+    request.region.shared = mode != SA_FILE_COPY_ON_WRITE;
+    request.region.file_offset = file_offset;
+    request.flags = request.region.shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+    return request;
+}
+
 int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
     Region &region = request.region;
     region.start = request.range.start;
     region.stop = request.range.stop;
     int fd = -1;
     if (request.fd >= 0) {
-        OsFile facts;
-        if (int code = describe_window(request, &region, ret, &facts))
+        if (int code = describe_window(request, &region, ret))
             return code;
         bool write = region.shared && (region.prot & PROT_WRITE);
-        if (int error = r->files.acquire(request.fd, request.name, request.own_position, write,
-                                         facts, &region.file))
+        if (int error = r->files.acquire(request.fd, request.name, request.descriptor, write, request.facts,
+                                         &region.file))
             return system_error(error, request.name, ret);
-        region.may_write = !region.shared || region.file->writable();
+        bool kept = region.file->is_kept();
+        region.may_write = !region.shared || (kept ? region.file->writable() : write);
         if (region.can_fault)
             if (int error = guard_install())
                 return system_error(error, request.name, ret);
-        fd = region.file->fd();
+        fd = kept ? int{region.file->fd()} : request.fd;
     }
     if (int error = prepare_place(r, request.range))
         return system_error(error, request.name, ret);
     char *at = r->base + region.start;
     Placing placing(r, request.range);
-    if (int error = os_place(at, region.nbytes(), region.prot, request.flags, fd,
-                             region.file_offset))
+    // Where its neighbour could be mapped, a failure is next to impossible; then the buffer is given up.
+    bool at_once = request.is_alike && r->table.empty(region.start, region.stop);
+    auto place = at_once ? os_place_at_once : os_place;
+    if (int error = place(at, region.nbytes(), region.prot, request.flags, fd, region.file_offset)) {
+        if (at_once)
+            r->give_up(request.range);
         return system_error(error, request.name, ret);
+    }
     Region window = region;
     if (window.file)
         window.file->forget_told();
     r->forget_pages(window.start, window.stop);
     r->table.replace(std::move(region));
-    if (request.skip_holes)
-        lay_over_holes(r, window);
+    if (request.skip_holes && request.facts.may_have_holes)
+        lay_over_holes(r, window, fd);
     return SA_OK;
 }
 
-}  // namespace
+}  // namespace sparsearray
 
 int sa_alloc(sa_reservation *r, int64_t offset, int64_t nbytes, int reserve, sa_report *ret) try {
     Exclusive lock(r->lock);
@@ -267,26 +282,22 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
 }
 
 int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
-                int own_position, int64_t file_offset, int mode, int skip_holes,
+                int descriptor, int64_t file_offset, int mode, int skip_holes,
                 sa_report *ret) try {
     Exclusive lock(r->lock);
-    MapRequest request{{}, {}, 0, fd, name, own_position != 0, skip_holes != 0};
-    if (int code = check_change(r, offset, nbytes, Pins::Any, &request.range, ret))
+    Range range;
+    if (int code = check_change(r, offset, nbytes, Pins::Any, &range, ret))
         return code;
-    request.region.kind = SA_FILE;
-    request.region.prot = mode == SA_FILE_READ ? PROT_READ : PROT_READ | PROT_WRITE;
-    request.region.shared = mode != SA_FILE_COPY_ON_WRITE;
-    request.region.file_offset = file_offset;
-    request.flags = request.region.shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+    MapRequest request = file_request(range, fd, name, descriptor, file_offset, mode, skip_holes);
     return map_as_asked(r, request, ret);
 } catch (const std::bad_alloc &) {
     return system_error(ENOMEM, "", ret);
 }
 
 int sa_map_raw(sa_reservation *r, int64_t offset, int64_t nbytes, int prot, int flags, int fd,
-               const char *name, int own_position, int64_t file_offset, sa_report *ret) try {
+               const char *name, int descriptor, int64_t file_offset, sa_report *ret) try {
     Exclusive lock(r->lock);
-    MapRequest request{{}, {}, flags, fd, name, own_position != 0, false};
+    MapRequest request{{}, {}, flags, fd, name, descriptor, false, false, {}};
     if (fd < 0)
         flags &= ~MAP_ANONYMOUS;  // implied
     if (os_refuses_flags(prot, flags, ret->file, sizeof ret->file))
@@ -322,10 +333,11 @@ int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret
         window.file.swap(window.hole_of);
         std::vector<Range> data;
         OsFile facts;
-        int error = os_describe_file(window.file->fd(), &facts);
+        Borrowed fd = window.file->fd();
+        int error = os_describe_file(fd, &facts);
         if (!error)
-            error = file_data(*window.file, window.in_file(window.start),
-                              window.in_file(window.stop), &data);
+            error = file_data(fd, window.file->ask(), {window.in_file(window.start), window.in_file(window.stop)},
+                              &data);
         if (error)
             return system_error(error, window.file_name(), ret);
         if (data.empty())
@@ -350,14 +362,14 @@ int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret
         zeros.stop = window.stop;
         r->table.replace(window);
         error = os_place(r->base + window.start, window.nbytes(), window.prot, MAP_SHARED,
-                         window.file->fd(), window.file_offset);
+                         fd, window.file_offset);
         if (error) {
             int code = system_error(error, window.file_name(), ret);
             r->table.prepare();
             r->table.replace(std::move(zeros));
             return code;
         }
-        lay_over_holes(r, window);
+        lay_over_holes(r, window, fd);
     }
     ret->count = found;
     return SA_OK;

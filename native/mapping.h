@@ -39,4 +39,24 @@ template <class Visit> int each_region(sa_reservation *r, Range range, Visit vis
     return SA_OK;
 }
 
+// A call that maps a file or anonymous memory as asked.
+struct MapRequest {
+    Range range;
+    Region region;
+    int flags;
+    int fd;
+    const char *name;
+    int descriptor;  // one of sa_descriptor
+    bool skip_holes;
+    bool is_alike = false;  // to the file before
+    OsFile facts = {};  // about `fd`, when it is mapped; before that, about a file that was mapped just now
+};
+
+// A window of a file, in a way that is one of sa_file_mode.
+MapRequest file_request(Range range, int fd, const char *name, int descriptor, int64_t file_offset, int mode,
+                        bool skip_holes);
+
+// With the lock held exclusively, and the range checked.
+int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret);
+
 }  // namespace sparsearray

@@ -24,6 +24,9 @@ struct OsFile {
     bool has_size;       // a regular file or a block device
     bool size_can_change;  // a regular file that is not sealed against shrinking
     bool can_fault;
+    bool can_be_sealed;
+    bool is_served;  // by another process, FUSE, or it may be
+    bool may_have_holes;
     uint64_t size;
     uint64_t huge_page;  // its page size where it lives in hugetlbfs, else 0
 };
@@ -41,7 +44,9 @@ int os_make_joinable(char *address);
 
 // Replaces what is mapped at `address`, inside a reservation. On failure the old mapping stands.
 int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset);
-// The same with memory of the process's own, on pages that are all holes.
+// The same on pages that are all holes, in half the time; but what is there after a failure is unknown.
+int os_place_at_once(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset);
+// The same as os_place with memory of the process's own, on pages that are all holes.
 int os_place_on_hole(char *address, uint64_t nbytes, int prot);
 // Gives the pages back and makes the range inaccessible, but keeps it taken.
 int os_make_hole(char *address, uint64_t nbytes);
@@ -60,7 +65,8 @@ void os_prefer_huge_zero(char *address, uint64_t nbytes);
 int os_bind_numa(char *address, uint64_t nbytes, int node);
 int os_set_name(char *address, uint64_t nbytes, const char *name);
 
-int os_describe_file(int fd, OsFile *ret);
+// `like`: what is known of a file that was looked at just now, and may be on the same device; or null.
+int os_describe_file(int fd, OsFile *ret, const OsFile *like = nullptr);
 // Takes the disk space of a range that lies within the file.
 int os_allocate(int fd, int64_t offset, uint64_t nbytes);
 

@@ -229,6 +229,11 @@ int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_
     return 0;
 }
 
+int os_place_at_once(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset) {
+    // SAFETY: the caller has checked that address and nbytes lie in the reservation.
+    return mmap(address, nbytes, prot, flags | MAP_FIXED, fd, file_offset) == MAP_FAILED ? errno : 0;
+}
+
 int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
     // Holes are mapped MAP_NORESERVE without access, and hold nothing: giving access is enough.
     int error = os_protect(address, nbytes, prot);
@@ -288,7 +293,7 @@ int os_set_name(char *address, uint64_t nbytes, const char *name) {
     return error == EINVAL ? ENOTSUP : error;
 }
 
-int os_describe_file(int fd, OsFile *ret) {
+int os_describe_file(int fd, OsFile *ret, const OsFile *like) {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return errno;
@@ -300,6 +305,8 @@ int os_describe_file(int fd, OsFile *ret) {
     ret->device = st.st_dev;
     ret->inode = st.st_ino;
     ret->can_fault = true;
+    ret->is_served = !like || like->device != st.st_dev || like->is_served ? os_is_served(fd) : false;
+    ret->may_have_holes = ret->is_served || st.st_blocks < st.st_size / 512;
     if (S_ISBLK(st.st_mode)) {
         // Seeks are per description: a second one leaves the caller's position alone.
         char path[64];
@@ -314,14 +321,18 @@ int os_describe_file(int fd, OsFile *ret) {
         ret->has_size = true;
         ret->size = static_cast<uint64_t>(end);
     } else if (S_ISREG(st.st_mode)) {
-        int seals = fcntl(fd, F_GET_SEALS);
+        bool alike = like && like->device == st.st_dev && like->is_regular;
+        int seals = alike && !like->can_be_sealed ? -1 : fcntl(fd, F_GET_SEALS);
         bool sealed = seals >= 0 && (seals & F_SEAL_SHRINK);
+        ret->can_be_sealed = seals >= 0;
         ret->is_regular = true;
         ret->has_size = true;
         ret->size = static_cast<uint64_t>(st.st_size);
         ret->size_can_change = !sealed;
         struct statfs fs;
-        if (fstatfs(fd, &fs) == 0 && static_cast<uint64_t>(fs.f_type) == HUGETLBFS_MAGIC)
+        if (alike)
+            ret->huge_page = like->huge_page;
+        else if (fstatfs(fd, &fs) == 0 && static_cast<uint64_t>(fs.f_type) == HUGETLBFS_MAGIC)
             ret->huge_page = static_cast<uint64_t>(fs.f_bsize);
         // A pool of huge pages can be empty, whatever the seals.
         ret->can_fault = !sealed || ret->huge_page;

@@ -115,6 +115,10 @@ int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_
     return at == MAP_FAILED ? errno : 0;
 }
 
+int os_place_at_once(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset) {
+    return os_place(address, nbytes, prot, flags, fd, file_offset);
+}
+
 int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
     return os_place(address, nbytes, prot, os_flags_private(false), -1, 0);
 }
@@ -151,7 +155,7 @@ int os_bind_numa(char *, uint64_t, int) { return ENOTSUP; }
 
 int os_set_name(char *, uint64_t, const char *) { return ENOTSUP; }
 
-int os_describe_file(int fd, OsFile *ret) {
+int os_describe_file(int fd, OsFile *ret, const OsFile *) {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return errno;
@@ -163,6 +167,7 @@ int os_describe_file(int fd, OsFile *ret) {
     ret->device = st.st_dev;
     ret->inode = st.st_ino;
     ret->can_fault = true;
+    ret->may_have_holes = true;
     if (S_ISREG(st.st_mode)) {
         ret->is_regular = true;
         ret->has_size = true;

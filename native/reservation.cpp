@@ -115,9 +115,19 @@ void RwLock::init() {
 void sa_reservation::release_if_idle() {
     if (holds == 0 && taken && (closed || !owned)) {
         forget_place(this);
-        os_release(base, reserved);
+        if (lost.start)
+            os_release(base, lost.start);
+        if (lost.stop < reserved)
+            os_release(base + lost.stop, reserved - lost.stop);
         taken = false;
     }
+}
+
+void sa_reservation::give_up(Range range) {
+    std::lock_guard<std::mutex> guard(holders);
+    lost = range;
+    closed = true;
+    table.clear();
 }
 
 void sa_reservation::hold() {

@@ -60,6 +60,7 @@ struct sa_reservation {
     bool owned = true;
     bool taken = true;  // the range is not yet given back
     bool joinable = false;  // os_make_joinable was called
+    sparsearray::Range lost{0, 0};  // somebody else's mapping may be there, after a failure
 
     // Adds a hold; drop_hold may free the reservation.
     void hold();
@@ -69,6 +70,8 @@ struct sa_reservation {
         damage.forget(start, stop);
         hints.forget(start / page_size, (stop - 1) / page_size);
     }
+    // With `lock` held exclusively: closes it, and never touches a range of it again.
+    void give_up(sparsearray::Range range);
     // With `holders` held: gives the range back if nothing keeps it.
     void release_if_idle();
 };

@@ -4,6 +4,7 @@
 #include <new>
 #include <sys/mman.h>
 
+#include "extents.h"
 #include "guard.h"
 #include "mapping.h"
 #include "os.h"
@@ -39,8 +40,8 @@ int is_over_data(const Region &region, Range part, bool *found, sa_report *ret) 
         return SA_OK;
     std::vector<Range> data;
     uint64_t end;
-    int error = os_find_data(region.file->fd(), region.file->ask(), region.in_file(part.start),
-                             region.in_file(part.stop), 1, &data, &end);
+    Range whole{region.in_file(part.start), region.in_file(part.stop)};
+    int error = find_file_data(*region.file, region.file->ask(), whole, 1, &data, &end);
     *found = !data.empty();
     return error ? system_error(error, region.file_name(), ret) : int{SA_OK};
 }
@@ -223,8 +224,9 @@ int sa_prefetch(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_repo
     return each_pair(r, pairs, count, ret, [&](const Region &region, Range part) {
         if (!region.file || !region.readable())
             return int{SA_OK};
-        // By its descriptor it takes a third of the time.
-        if (os_will_need(region.file->fd(), region.in_file(part.start), part.nbytes()))
+        // By a descriptor that is there it takes a third of the time.
+        if (!region.file->is_kept() ||
+            os_will_need(region.file->fd(), region.in_file(part.start), part.nbytes()))
             os_advise(r->base + part.start, part.nbytes(), SA_ADVISE_WILLNEED);
         return int{SA_OK};
     });

@@ -28,6 +28,7 @@ from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
 from .shared import SharedMemory, shared_memory
+from .stitch import StitchedArray, stitch
 from .tiled import TiledArray
 
 __version__ = _version("sparsearray-numpy")
@@ -44,6 +45,7 @@ __all__ = [
     "SparseBuffer",
     "SparseDamageWarning",
     "SparseError",
+    "StitchedArray",
     "TiledArray",
     "UnsupportedError",
     "__version__",
@@ -51,5 +53,6 @@ __all__ = [
     "open",
     "save",
     "shared_memory",
+    "stitch",
     "zeros",
 ]

@@ -14,7 +14,11 @@ from .errors import AccessError, ClosedError, OutOfBoundsError, UnsupportedError
 
 __all__ = [
     "BYTES",
+    "FILE_COPY_ON_WRITE",
+    "FILE_READ",
+    "FILE_WRITE",
     "REASONS",
+    "count_mappings",
     "describe",
     "failure",
     "ffi",
@@ -49,6 +53,8 @@ def take() -> Any:
         return ffi.new("sa_report *")
 
 
+FILE_READ, FILE_WRITE = lib.SA_FILE_READ, lib.SA_FILE_WRITE
+FILE_COPY_ON_WRITE = lib.SA_FILE_COPY_ON_WRITE
 REASONS = {
     lib.SA_UNMAPPED: "unmapped",
     lib.SA_READ_ONLY: "read-only",
@@ -179,8 +185,16 @@ def _system_error(report: Any, what: str) -> OSError:
     return OSError(number, message, file) if file else OSError(number, message)
 
 
-def _mapping_limit() -> str:
-    """If the process has about as many mappings as it may, say so."""
+def count_mappings() -> tuple[int, int] | None:
+    """
+    Count the mappings that the process has.
+
+    Returns
+    -------
+    (int, int) or None
+        How many, and how many it may have: ``vm.max_map_count``, proc_sys_vm(5). None where there
+        is no ``/proc``, or no memory to look.
+    """
     try:
         with open("/proc/sys/vm/max_map_count", "rb") as file:
             limit = int(file.read(32))
@@ -189,8 +203,14 @@ def _mapping_limit() -> str:
             # In small pieces: at the limit there may be no memory for large ones.
             while piece := file.read(1 << 12):
                 count += piece.count(b"\n")
-    except (OSError, MemoryError):  # no /proc, or no memory to look: nothing to add
-        return ""
+    except (OSError, MemoryError):
+        return None
+    return count, limit
+
+
+def _mapping_limit() -> str:
+    """If the process has about as many mappings as it may, say so."""
+    count, limit = count_mappings() or (0, 1)
     if count < _MANY_MAPPINGS * limit:
         return ""
     return (

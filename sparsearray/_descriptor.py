@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+
 from ._binding import ffi, lib, put_back, take
 
-__all__ = ["Descriptor", "KeptDescriptor", "opened"]
+__all__ = ["Descriptor", "KeptDescriptor", "look_at_files", "opened"]
+
+_MANY = 512  # files looked at in one call, which no interrupt can come into
 
 
 class Descriptor(NamedTuple):
@@ -17,13 +21,13 @@ class Descriptor(NamedTuple):
 
     fd: int
     name: bytes
-    own_position: bool
-    """Nobody else uses the file position of this descriptor."""
+    kind: int
+    """One of ``sa_descriptor``: what the buffer keeps of it."""
 
     @classmethod
     def owned(cls, fd: int) -> Descriptor:
         """Make one of which nobody uses the position."""
-        return cls(fd, _name_of(fd), own_position=True)
+        return cls(fd, _name_of(fd), lib.SA_DESCRIPTOR_OWN)
 
 
 class KeptDescriptor:
@@ -44,6 +48,29 @@ class KeptDescriptor:
     def close(self) -> None:
         """Close it now. More than once is fine."""
         lib.sa_close_file(self._cell)
+
+
+def look_at_files(names: list[bytes]) -> list[int]:
+    """
+    Look at many files.
+
+    Parameters
+    ----------
+    names : list of bytes
+        Their paths, without null bytes.
+
+    Returns
+    -------
+    list of int
+        Their sizes in bytes; or errors, as negative numbers: EINVAL for what is no regular file.
+    """
+    sizes = np.empty(len(names), np.int64)
+    for at in range(0, len(names), _MANY):
+        part = names[at : at + _MANY]
+        cell = ffi.from_buffer("int64_t[]", sizes[at:], require_writable=True)
+        lib.sa_look_at_files(b"".join(name + b"\0" for name in part), len(part), cell)
+    found: list[int] = sizes.tolist()
+    return found
 
 
 @contextmanager
@@ -69,11 +96,11 @@ def opened(file: object, *, writable: bool) -> Iterator[Descriptor]:
         yield file
         return
     if isinstance(file, int) and not isinstance(file, bool):
-        yield Descriptor(file, _name_of(file), own_position=False)
+        yield Descriptor(file, _name_of(file), lib.SA_DESCRIPTOR_SHARED)
         return
     if hasattr(file, "fileno"):
         fd = file.fileno()
-        yield Descriptor(fd, _name_of(fd), own_position=False)
+        yield Descriptor(fd, _name_of(fd), lib.SA_DESCRIPTOR_SHARED)
         return
     path = os.fspath(file)  # type: ignore[call-overload]
     name = os.fsencode(path)
@@ -88,7 +115,7 @@ def opened(file: object, *, writable: bool) -> Iterator[Descriptor]:
         raise OSError(number, os.strerror(number), path)
     put_back(report)
     try:
-        yield Descriptor(cell[0], os.fsencode(os.path.abspath(path)), own_position=True)
+        yield Descriptor(cell[0], os.fsencode(os.path.abspath(path)), lib.SA_DESCRIPTOR_OWN)
     finally:
         lib.sa_close_file(cell)
 

@@ -25,7 +25,8 @@ __all__ = ["NpyFile", "mapped_nbytes", "place_of"]
 class NpyFile:
     """The file that an array lives in: its size and header follow the array's."""
 
-    def __init__(self, fd: int, path: str, mode: str, header: Header | None) -> None:
+    def __init__(self, fd: int, path: str, mode: str, start: int, header: Header | None) -> None:
+        self.start = start  # of the data, in bytes
         self.file = KeptDescriptor(fd)
         self.path = path
         self.mode = mode
@@ -36,6 +37,12 @@ class NpyFile:
     def close(self) -> None:
         """Give the descriptor back."""
         self.file.close()
+
+    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:
+        """All in one file, unless it was replaced since, or what was written is not in it."""
+        if self.mode == "c" or not self.is_at(self.path):
+            return None
+        return [(self.path, self.start, array.nbytes)]
 
     def is_at(self, name: str) -> bool:
         """Tell whether a path leads to this file."""

@@ -47,6 +47,16 @@ class Storage(Protocol):
         what items are called then, where that changes; they stay as large.
         """
 
+    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:
+        """
+        Tell where in files the bytes of the array lie: path, offset and length, one after another.
+
+        None where they are not, or not only, there.
+        """
+
+    def is_at(self, name: str) -> bool:
+        """Tell whether a path leads to where it is stored."""
+
     def close(self) -> None:
         """Give back what is no memory."""
 
@@ -110,6 +120,13 @@ class Memory:
         if wanted < mapped:
             buffer.unmap(wanted, mapped - wanted)
         buffer._clear(start, min(wanted, stop) - start)
+
+    def places(self, array: SparseArray) -> None:
+        """In no file."""
+
+    def is_at(self, name: str) -> bool:  # noqa: ARG002
+        """At no path."""
+        return False
 
     def close(self) -> None:
         """Nothing but memory here."""

@@ -160,7 +160,9 @@ class FileBacking(PageMapping):
         """Take it that what memory holds is safe elsewhere."""
         self._change("save_to", _forgive, 0, 0)
 
-    def _find_untold(self, *, tell: bool, lost_only: bool = False) -> AccessError | None:
+    def _find_untold(
+        self, *, tell: bool, lost_only: bool = False, offset: int = 0, nbytes: int | None = None
+    ) -> AccessError | None:
         """
         Make the error for damage that nobody was told of.
 
@@ -168,7 +170,8 @@ class FileBacking(PageMapping):
         a write. `lost_only` leaves that out.
         """
         report = take()
-        code = lib.sa_check_damage(self._reservation, tell, lost_only, report)
+        length = self._nbytes - offset if nbytes is None else nbytes
+        code = lib.sa_check_damage(self._reservation, offset, length, tell, lost_only, report)
         if code == lib.SA_ACCESS:
             error = failure(code, report, "window", report.offset, report.count, self._nbytes)
             return cast("AccessError", error)
@@ -177,9 +180,11 @@ class FileBacking(PageMapping):
         put_back(report)
         return None
 
-    def _raise_untold(self, *, lost_only: bool = False) -> None:
-        """Raise AccessError for damage that nobody was told of."""
-        error = self._find_untold(tell=True, lost_only=lost_only)
+    def _raise_untold(
+        self, offset: int = 0, nbytes: int | None = None, *, lost_only: bool = False
+    ) -> None:
+        """Raise AccessError for damage in a range of bytes that nobody was told of."""
+        error = self._find_untold(tell=True, lost_only=lost_only, offset=offset, nbytes=nbytes)
         if error is None:
             return
         try:

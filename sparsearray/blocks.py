@@ -110,7 +110,8 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         place = block.__array_interface__["data"][0] - self._buffer.address
         self._buffer._fetch(place, block.nbytes)
         yield index, block
-        self._buffer._raise_untold(lost_only=True)  # it may have been looked at with zeros in it
+        # It may have been looked at with zeros in it.
+        self._buffer._raise_untold(place, block.nbytes, lost_only=True)
         if block.nbytes >= _LARGE:
             self._buffer._forget(place, block.nbytes)
 

@@ -250,7 +250,9 @@ def _open_file(
         offset=place + header.start - base,
         order=header.order,
         maxshape=rows,
-        storage=NpyFile(fd, os.path.abspath(name), mode, header if can_resize else None),
+        storage=NpyFile(
+            fd, os.path.abspath(name), mode, header.start, header if can_resize else None
+        ),
     )
     return TiledArray._of(made, most) if isinstance(made, Records) else made
 
@@ -413,7 +415,7 @@ def save_held(path: FilePath, array: SparseArray) -> None:
 def _refuse_own_file(name: str, array: SparseArray) -> None:
     """Raise ValueError where what is written to the array later would be lost with the old file."""
     storage = array._storage
-    if isinstance(storage, NpyFile) and storage.mode in ("r+", "w+") and storage.is_at(name):
+    if storage.mode in _WRITING and storage.is_at(name):
         msg = (
             f"save: {name!r} is the array's own file, opened with mode {storage.mode!r}; "
             "flush() writes what was changed"

@@ -4,7 +4,20 @@ import mmap
 import os
 from typing import Any
 
-from ._binding import describe, failure, ffi, index, lib, place, put_back, take
+import numpy as np
+
+from ._binding import (
+    BYTES,
+    describe,
+    failure,
+    ffi,
+    from_buffer,
+    index,
+    lib,
+    place,
+    put_back,
+    take,
+)
 from ._descriptor import opened
 from ._memory import available_memory, own_memory
 from .access import GuardedAccess
@@ -34,6 +47,7 @@ _NAME_REFUSED = set("[]\\`$")
 _MARGIN = 64 << 20  # bytes of memory that `commit` leaves to others
 _C_INTS = range(-(1 << 31), 1 << 31)
 _FILE_OFFSETS = range(1 << 63)
+_MANY = 512  # files mapped in one call, which no interrupt can come into
 _PIECE = 64 << 20  # bytes that `commit` faults in at a time
 
 
@@ -225,11 +239,56 @@ class PageMapping(GuardedAccess):
                 nbytes,
                 found.fd,
                 found.name,
-                found.own_position,
+                found.kind,
                 _number("file_offset", file_offset, _FILE_OFFSETS),
                 mode,
                 bool(skip_holes),
             )
+
+    def _map_files(
+        self, windows: list[tuple[bytes, int, int, int]], mode: int, *, skip_holes: bool
+    ) -> tuple[list[bytes], Exception | None]:
+        """
+        Put windows of many files in place, none of which is kept open.
+
+        Parameters
+        ----------
+        windows : list of (path, offset, nbytes, file_offset)
+            Absolute paths; the rest as of `map_file`.
+        mode : int
+            One of ``sa_file_mode``.
+        skip_holes : bool
+            As of `map_file`.
+
+        Returns
+        -------
+        (list of bytes, Exception or None)
+            The first 8 bytes of each that is mapped; and why the next was not.
+        """
+        starts = np.zeros(len(windows), "V8")
+        for first in range(0, len(windows), _MANY):
+            part = windows[first : first + _MANY]
+            names = b"".join(window[0] + b"\0" for window in part)
+            places = np.array([window[1:] for window in part], np.int64)
+            cell = ffi.from_buffer("int64_t[]", places)
+            report = take()
+            code = lib.sa_map_files(
+                self._reservation,
+                names,
+                cell,
+                len(part),
+                mode,
+                skip_holes,
+                from_buffer(BYTES, starts[first:], True),
+                report,
+            )
+            if code:
+                number: int = report.value
+                _, offset, nbytes, _ = part[number]
+                error = failure(code, report, "map_file", offset, nbytes, self._nbytes)
+                return starts[: first + number].tolist(), error
+            put_back(report)
+        return starts.tolist(), None
 
     def mmap(
         self, offset: int, nbytes: int, prot: int, flags: int, file: Any, file_offset: int = 0
@@ -269,7 +328,7 @@ class PageMapping(GuardedAccess):
                 flags,
                 found.fd,
                 found.name,
-                found.own_position,
+                found.kind,
                 _number("file_offset", file_offset, _FILE_OFFSETS),
             )
 

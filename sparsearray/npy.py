@@ -3,6 +3,7 @@
 import math
 import os
 import warnings
+from functools import lru_cache
 from io import BytesIO
 from typing import Literal, NamedTuple
 
@@ -73,8 +74,9 @@ def _too_long(length: int, unit: str) -> ValueError:
     return ValueError(f"a header of {length} {unit}: numpy reads up to {_MOST_READ} characters")
 
 
+@lru_cache(64)
 def _parse(text: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Have numpy read the text of a header of any version."""
+    """Have numpy read the text of a header of any version: once, where many files say the same."""
     # What is not ASCII stands between quotes: escaped there, it means the same in version 2.
     ascii_text = text.encode("ascii", "backslashreplace")
     file = BytesIO(len(ascii_text).to_bytes(4, "little") + ascii_text)

@@ -21,6 +21,7 @@ NAMES = [
     "SparseBuffer",
     "SparseDamageWarning",
     "SparseError",
+    "StitchedArray",
     "TiledArray",
     "UnsupportedError",
     "__version__",
@@ -28,6 +29,7 @@ NAMES = [
     "open",
     "save",
     "shared_memory",
+    "stitch",
     "zeros",
 ]
 # By class: what can be called, with the names, kinds and defaults of parameters.
@@ -215,6 +217,8 @@ ORDER = [
     "retile",
     "creation",
     "files",
+    "_parts",
+    "stitch",
     "_svg",
     "display",
     "array_display",
@@ -276,6 +280,7 @@ FUNCTIONS = {
     ),
     "save": "(path, array, *, progress=False)",
     "shared_memory": "(nbytes, name=None, *, hugepage_size=None)",
+    "stitch": "(parts, dtype=None, shape=None, *, mode='r')",
     "zeros": (
         "(shape, dtype=<class 'float'>, *, tiles=None, maxshape=None, max_nbytes=None, name=None)"
     ),

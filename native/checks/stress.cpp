@@ -145,7 +145,7 @@ struct Windows : Worker {
                                  __ATOMIC_RELAXED);
         }
         if (random_.below(4) == 0)
-            judge(sa_check_damage(r, 1, 0, &report_), kAccess, report_, "check_damage");
+            judge(sa_check_damage(r, 0, bytes(kPages), 1, 0, &report_), kAccess, report_, "check_damage");
         sa_unpin(&pin);
     }
 };

@@ -1,0 +1,283 @@
+"""What the parts of a stitched array are: found in files and arrays, and checked."""
+
+from __future__ import annotations
+
+import errno
+import os
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ._binding import index, plain_dtype
+from ._descriptor import look_at_files, opened
+from ._layout import layout
+from ._tiling import Tiling
+from .array import SparseArray
+from .errors import ClosedError
+from .npy import MAGIC, read_header
+
+__all__ = ["Part", "describe_part", "find_parts", "has_header"]
+
+
+class Part(NamedTuple):
+    """What of a file, or of an array in memory, becomes part of another array."""
+
+    number: int
+    path: str | None
+    """Absolute; None where it is copied from `array`."""
+    offset: int
+    """In the file, in bytes."""
+    nbytes: int
+    dtype: np.dtype | None
+    """None of a raw file, whose bytes are what the caller says."""
+    shape: tuple[int, ...]
+    """Along its axes; in bytes of a raw file."""
+    array: SparseArray | None = None
+    is_guess: bool = False
+    """Whether nobody has looked for a header in it yet."""
+
+
+def describe_part(part: Part) -> str:
+    """Name it in a message."""
+    return _name(part.number, part.array if part.path is None else part.path)
+
+
+def _name(number: int, source: object) -> str:
+    """Name a part in a message: a path, or an array."""
+    return f"part {number}, {source!r}"
+
+
+def find_parts(
+    sources: list[Any], dtype: DTypeLike | None, shape: Any, *, guess: bool
+) -> tuple[list[Part], np.dtype, tuple[int, ...]]:
+    """
+    Look at what is to be stitched.
+
+    Parameters
+    ----------
+    sources : list
+        As of `stitch`.
+    dtype, shape
+        Of the result, as far as the caller says.
+    guess : bool
+        Take files that are not named so for no .npy files, without opening them.
+
+    Returns
+    -------
+    (list of Part, dtype, shape)
+        The parts that hold something, and what they make together.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        As `stitch`, naming the part.
+    """
+    wanted = None if dtype is None else plain_dtype(dtype)
+    sizes = None if shape is None else _as_sizes(shape)
+    found = _look_at(sources, _Taking(may_be_raw=wanted is not None, guess=guess))
+    if not found:
+        msg = "stitch: no parts"
+        raise ValueError(msg)
+    return _fit(found, wanted, sizes)
+
+
+def _as_sizes(shape: Any) -> tuple[int, ...]:
+    """Check a shape in which the first number may be -1: as many as there are."""
+    sizes = tuple(map(index, shape)) if np.iterable(shape) else (index(shape),)
+    if not sizes or sizes[0] < -1 or any(n < 0 for n in sizes[1:]) or not prod(sizes[1:]):
+        msg = f"stitch: shape {shape} is none that parts along axis 0 can have"
+        raise ValueError(msg)
+    return sizes
+
+
+# Each of them
+
+
+class _Taking(NamedTuple):
+    """What a file is taken for."""
+
+    may_be_raw: bool
+    guess: bool
+
+
+def _look_at(sources: list[Any], taking: _Taking) -> list[Part]:
+    """Find what sources are; several parts where one is stitched itself."""
+    arrays = {n: source for n, source in enumerate(sources) if isinstance(source, SparseArray)}
+    files = {n: _as_file(n, source) for n, source in enumerate(sources) if n not in arrays}
+    sizes = look_at_files([os.fsencode(file[0]) for file in files.values()])
+    found = {
+        n: [_as_part(n, file, size, taking)]
+        for (n, file), size in zip(files.items(), sizes, strict=True)
+    }
+    found.update((n, _parts_of(n, array)) for n, array in arrays.items())
+    return [part for n in range(len(sources)) for part in found[n]]
+
+
+def _as_file(number: int, source: Any) -> tuple[str, int, int]:
+    """Take a source for a file: its path, and which bytes of it; -1 for all."""
+    path, offset, nbytes = source, 0, -1
+    if isinstance(source, tuple):
+        if len(source) != 3:
+            msg = f"part {number}: a tuple of {len(source)}, not (path, offset, nbytes)"
+            raise ValueError(msg)
+        path, offset, nbytes = source[0], index(source[1]), index(source[2])
+        if offset < 0 or nbytes < 0:
+            msg = f"{_name(number, path)}: {nbytes} bytes at {offset}: negative"
+            raise ValueError(msg)
+    try:
+        name = os.path.abspath(os.fsdecode(path))
+    except TypeError:
+        msg = (
+            f"part {number}: {type(path).__name__} is neither a path, nor (path, offset, nbytes), "
+            "nor a SparseArray"
+        )
+        raise TypeError(msg) from None
+    if "\0" in name:
+        msg = f"{_name(number, name)}: a null byte in the path"
+        raise ValueError(msg)
+    return name, offset, nbytes
+
+
+def _as_part(number: int, file: tuple[str, int, int], size: int, taking: _Taking) -> Part:
+    name, offset, nbytes = file
+    if size < 0:
+        reason = "not a regular file" if size == -errno.EINVAL else os.strerror(-size)
+        raise OSError(-size, f"part {number}: {reason}", name)
+    is_guess = False
+    if nbytes < 0:
+        is_guess = taking.guess and taking.may_be_raw and not name.endswith(".npy")
+        if not is_guess:
+            part = _as_npy(number, name, may_be_raw=taking.may_be_raw)
+            if part is not None:
+                return part
+        nbytes = size
+    if offset + nbytes > size:
+        msg = (
+            f"{_name(number, name)}: {nbytes} bytes at {offset} end at byte {offset + nbytes}, and "
+            f"the file has {size}"
+        )
+        raise ValueError(msg)
+    if not nbytes:
+        msg = f"{_name(number, name)}: empty"
+        raise ValueError(msg)
+    return Part(number, name, offset, nbytes, None, (nbytes,), None, is_guess)
+
+
+def has_header(path: str) -> bool:
+    """Tell whether a file begins as a .npy file does."""
+    with opened(path, writable=False) as file:
+        return os.pread(file.fd, len(MAGIC), 0) == MAGIC
+
+
+def _as_npy(number: int, name: str, *, may_be_raw: bool) -> Part | None:
+    """Take it for a .npy file; None where it is a raw one, which may be."""
+    try:
+        if not has_header(name):
+            if may_be_raw:
+                return None
+            msg = "no .npy file; raw files need dtype="
+            raise ValueError(msg)  # noqa: TRY301 - named below, as what numpy finds is
+        with opened(name, writable=False) as file:
+            header, size = read_header(file.fd), os.fstat(file.fd).st_size
+    except ValueError as error:
+        msg = f"{_name(number, name)}: {error}"
+        raise ValueError(msg) from error
+    except OSError as error:
+        raise OSError(error.errno, f"part {number}: {error.strerror}", name) from None
+    what = _name(number, name)
+    if header.dtype.hasobject:
+        msg = f"{what}: dtype {header.dtype} holds Python objects"
+        raise TypeError(msg)
+    if not header.shape:
+        msg = f"{what}: a single item, without an axis 0"
+        raise ValueError(msg)
+    if header.order == "F" and len(header.shape) > 1:
+        msg = f"{what}: in Fortran order, in which axis 0 cannot be joined"
+        raise ValueError(msg)
+    if Tiling.of_record(header.dtype, header.shape) is not None:
+        msg = (
+            f"{what}: stored tile by tile; open(path).retile(None) makes an array in C order of it"
+        )
+        raise ValueError(msg)
+    if header.stop > size:
+        msg = (
+            f"{what}: cut short: shape {header.shape} of {header.dtype} ends at byte {header.stop}, "
+            f"and the file has {size}"
+        )
+        raise ValueError(msg)
+    nbytes = header.stop - header.start
+    sizes, dtype = layout(header.shape, header.dtype)
+    return Part(number, name, header.start, nbytes, dtype, sizes)
+
+
+def _parts_of(number: int, array: SparseArray) -> list[Part]:
+    what = _name(number, array)
+    if array.closed:
+        msg = f"{what}: closed"
+        raise ClosedError(msg)
+    if not array.shape:
+        msg = f"{what}: a single item, without an axis 0"
+        raise ValueError(msg)
+    if array.order == "F" and array.ndim > 1:
+        msg = f"{what}: in Fortran order, in which axis 0 cannot be joined"
+        raise ValueError(msg)
+    tail, dtype = array.shape[1:], array.dtype
+    places = array._storage.places(array)
+    if not places or not array.nbytes:
+        return [Part(number, None, 0, array.nbytes, dtype, array.shape, array)]
+    row = prod(tail) * dtype.itemsize
+    return [
+        Part(number, path, offset, nbytes, dtype, (nbytes // row, *tail))
+        for path, offset, nbytes in places
+    ]
+
+
+# All of them
+
+
+def _fit(
+    parts: list[Part], dtype: DTypeLike | None, sizes: tuple[int, ...] | None
+) -> tuple[list[Part], np.dtype, tuple[int, ...]]:
+    """Check that parts fit each other, and what the caller says; leave out those without bytes."""
+    typed = next((part for part in parts if part.dtype is not None), None)
+    if dtype is not None:
+        inner, found = layout((), dtype)
+        by = f"dtype={np.dtype(dtype)}"
+    elif typed is not None and typed.dtype is not None:
+        inner, found = (), typed.dtype
+        by = f"part {typed.number}"
+    else:
+        msg = f"{describe_part(parts[0])}: bytes of a file need dtype="
+        raise ValueError(msg)
+    if not found.itemsize:
+        msg = f"items of {found} have no bytes"
+        raise ValueError(msg)
+    tail = inner
+    if sizes is not None:
+        tail = (*sizes[1:], *inner)
+    elif typed is not None:
+        tail = typed.shape[1:]
+    row = prod(tail) * found.itemsize
+    rows = 0
+    for part in parts:
+        if part.dtype is None:
+            if not row or part.nbytes % row:
+                unit = f"rows of {tail} {found}" if tail else f"items of {found}"
+                msg = f"{describe_part(part)}: {part.nbytes} bytes are no whole {unit}, of {row} bytes"
+                raise ValueError(msg)
+            rows += part.nbytes // row
+            continue
+        if part.dtype != found:
+            msg = f"{describe_part(part)}: dtype {part.dtype}, and not {found} as {by}"
+            raise ValueError(msg)
+        if part.shape[1:] != tail:
+            msg = f"{describe_part(part)}: shape {part.shape}, which does not end in {tail}"
+            raise ValueError(msg)
+        rows += part.shape[0]
+    if sizes is not None and sizes[0] not in (-1, rows):
+        msg = f"stitch: the parts make shape {(rows, *tail)}, not {sizes}"
+        raise ValueError(msg)
+    shape, found = layout((rows, *tail), found)
+    return [part for part in parts if part.nbytes], found, shape
