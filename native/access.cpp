@@ -180,6 +180,8 @@ template <class Move> class Records {
         uint64_t from = *i, to = from, good = region.nbytes();
         if (Move::write)
             good = still_in_file(r_, region, region.start, good, true);
+        if (Move::write && r_->followers && r_->followers->any())
+            good = 0;  // one by one: each page is kept for snapshots before
         bool whole = !region.can_fault, damaged = region.can_fault && r_->damage.any();
         if (!Move::write && !damaged && nbytes_ >= r_->page_size && can_be_read(region)) {
             *i = read_pages(region, from, stop);
@@ -396,8 +398,11 @@ int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64
     char *ours = r->base + at;
     auto work = [&] { ret->value = run_atomic_sized(ours, nbytes, op, operand, expected); };
     uint64_t good = nbytes;
-    if (write && region->file)
+    if (write && region->file) {
+        if (keep_old(r, *region, at, at + nbytes))
+            return access_error(SA_NO_MEMORY, true, at, 0, region->file_name(), ret);
         good = still_in_file(r, *region, at, nbytes, true);
+    }
     if (good < nbytes)
         return truncated(*region, write, at + good, 0, ret);
     Damage damage;

@@ -201,6 +201,12 @@ int sa_forgive(sa_reservation *r, sa_report *ret);
 int sa_protect_windows(int on, sa_report *ret);
 int sa_windows_are_protected(void);
 
+/* What the reservation holds now: in the snapshot, windows of files are copied on write, by either side. Memory of the
+ * original's own, and what it copied on write itself, is zero there, and for the caller to copy. */
+int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret);
+/* Before the caller makes a file shorter: snapshots keep what lies in a range. */
+int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
+
 /* Files by path. A pipe is not waited for. sa_close_file leaves -1 in the cell, and takes it. */
 int sa_open_file(const char *path, int writable, int *fd, sa_report *ret);
 void sa_close_file(int *fd);

@@ -447,8 +447,15 @@ class Box {
         return code;
     }
 
-    // Whether the piece lies in one region, which becomes that of this and the next ones.
+    // Whether the piece lies in one region, which becomes that of this and the next ones; and may be written at once.
     bool enter(const Piece &piece) {
+        if (!enter_region(piece))
+            return false;
+        // Where that fails, the error comes of moving row by row.
+        return how_ == SA_BOX_READ || !keep_old(r_, *region_, piece.at, piece.stop);
+    }
+
+    bool enter_region(const Piece &piece) {
         if (region_ && piece.at >= region_->start && piece.stop <= region_->stop)
             return true;
         region_ = r_->table.find(piece.at);

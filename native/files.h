@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "core.h"
 #include "os.h"
 
 namespace sparsearray {
@@ -45,6 +46,12 @@ class File {
     bool size_can_change() const { return size_can_change_; }
     const std::string &name() const { return name_; }
     uint64_t id() const { return id_; }
+    dev_t device() const { return device_; }
+    ino_t inode() const { return inode_; }
+    // One of sa_descriptor.
+    int descriptor() const {
+        return !is_kept() ? SA_DESCRIPTOR_BY_NAME : own_position_ ? SA_DESCRIPTOR_OWN : SA_DESCRIPTOR_SHARED;
+    }
     Ask ask() const {
         return !own_position_ ? Ask::ByOpening : served_ ? Ask::BySeeking : Ask::AtOnce;
     }

@@ -39,6 +39,9 @@ template <class Visit> int each_region(sa_reservation *r, Range range, Visit vis
     return SA_OK;
 }
 
+// Faults pages of one region in. EFAULT: `*bad` is the first that cannot be had.
+int populate(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad);
+
 // A call that maps a file or anonymous memory as asked.
 struct MapRequest {
     Range range;

@@ -132,8 +132,11 @@ template <class Move>
 int move_undamaged(sa_reservation *r, const Region &region, uint64_t at, uint64_t done, uint64_t n,
                    const Move &move, sa_report *ret) {
     uint64_t moved = 0, good = n;
-    if (Move::write && region.file)
+    if (Move::write && region.file) {
+        if (keep_old(r, region, at, at + n))
+            return access_error(SA_NO_MEMORY, true, at, done, region.file_name(), ret);
         good = still_in_file(r, region, at, n, true);
+    }
     for (int tries = 0; region.can_fault && moved < good; tries++) {
         moved += move_guarded(r, region, at + moved, done + moved, good - moved, move);
         if (moved == good)

@@ -244,6 +244,24 @@ int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
     return error;
 }
 
+int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs) {
+    void *made = mmap(nullptr, range.nbytes(), PROT_READ | PROT_WRITE, os_flags_private(false), -1, 0);
+    if (made == MAP_FAILED)
+        return errno;
+    char *own = static_cast<char *>(made);
+    for (const Range &run : runs)
+        for (uint64_t at = run.start; at < run.stop; at += page_size)
+            os_copy_quietly(own + (at - range.start), base + at, page_size, true);
+    // SAFETY: the caller has checked that the range lies in the reservation.
+    if (mprotect(made, range.nbytes(), prot) < 0 ||
+        mremap(made, range.nbytes(), range.nbytes(), MREMAP_MAYMOVE | MREMAP_FIXED, base + range.start) == MAP_FAILED) {
+        int error = errno;
+        munmap(made, range.nbytes());
+        return error;
+    }
+    return 0;
+}
+
 int os_make_hole(char *address, uint64_t nbytes) {
     // SAFETY: the caller has checked that address and nbytes lie in the reservation.
     void *at = mmap(address, nbytes, PROT_NONE, kPrivate | MAP_NORESERVE | MAP_FIXED, -1, 0);

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -113,6 +114,18 @@ int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_
     // SAFETY: the caller has checked that address and nbytes lie in the reservation.
     void *at = mmap(address, nbytes, prot, flags | MAP_FIXED, fd, file_offset);
     return at == MAP_FAILED ? errno : 0;
+}
+
+int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs) {
+    std::vector<std::vector<char>> kept;
+    for (const Range &run : runs)
+        kept.emplace_back(base + run.start, base + run.stop);
+    int both = PROT_READ | PROT_WRITE;
+    if (int error = os_place(base + range.start, range.nbytes(), both, os_flags_private(false), -1, 0))
+        return error;
+    for (size_t i = 0; i < runs.size(); i++)
+        memcpy(base + runs[i].start, kept[i].data(), kept[i].size());
+    return os_protect(base + range.start, range.nbytes(), prot);
 }
 
 int os_place_at_once(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset) {

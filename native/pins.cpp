@@ -57,4 +57,13 @@ PinSummary PinTable::over(uint64_t start, uint64_t stop, bool writable_only) con
     return sum;
 }
 
+std::vector<Range> PinTable::ranges(uint64_t start, uint64_t stop, bool writable_only) const {
+    std::vector<Range> found;
+    each_over(start, stop, writable_only, [&](const sa_pin &pin) {
+        found.push_back({pin.start, pin.stop});
+        return true;
+    });
+    return found;
+}
+
 }  // namespace sparsearray

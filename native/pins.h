@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <map>
+#include <vector>
 
 #include "core.h"
+#include "os.h"
 
 struct sa_pin {
     sa_reservation *reservation;
@@ -31,6 +33,8 @@ class PinTable {
     void remove(sa_pin *pin);
     bool any_over(uint64_t start, uint64_t stop, bool writable_only) const;
     PinSummary over(uint64_t start, uint64_t stop, bool writable_only) const;
+    // What each of them spans.
+    std::vector<Range> ranges(uint64_t start, uint64_t stop, bool writable_only) const;
 
   private:
     // Calls visit(pin) for each over the range until it returns false.

@@ -1,6 +1,7 @@
 #include "reservation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -23,8 +24,12 @@ namespace {
 
 // Every live reservation, so that a forked child finds their locks free and their tables whole.
 struct Registry {
+    struct Earlier {
+        bool operator()(const sa_reservation *a, const sa_reservation *b) const { return a->number < b->number; }
+    };
     std::mutex lock;
-    std::set<sa_reservation *> all;
+    std::set<sa_reservation *, Earlier> all;
+    uint64_t last = 0;
 };
 
 // Made when the module is loaded (see os_linux.cpp), and never destroyed: threads may outlive exit().
@@ -32,11 +37,13 @@ Registry &registry = *new Registry;
 
 void before_fork() {
     registry.lock.lock();
-    for (sa_reservation *r : registry.all) {
-        // Shared is enough to keep mapping changes out, and does not wait for a long copy.
+    // Originals before their snapshots, as keep_old does. Shared is enough to keep mapping changes out, and does not
+    // wait for a long copy.
+    for (sa_reservation *r : registry.all)
         r->lock.lock_shared();
+    snapshots_before_fork();
+    for (sa_reservation *r : registry.all)
         r->holders.lock();
-    }
     guard_before_fork();
     fault_lock.lock();
 }
@@ -45,6 +52,7 @@ void after_fork_in_parent() {
     damage_after_fork();
     fault_lock.unlock();
     guard_after_fork();
+    snapshots_after_fork();
     for (sa_reservation *r : registry.all) {
         r->holders.unlock();
         r->lock.unlock_shared();
@@ -56,6 +64,7 @@ void after_fork_in_child() {
     damage_after_fork();
     fault_lock.unlock();
     guard_after_fork();
+    snapshots_after_fork();
     for (sa_reservation *r : registry.all) {
         r->holders.unlock();
         r->lock.init();
@@ -74,6 +83,7 @@ Places &places = *new Places;
 void remember(sa_reservation *r) {
     Places made = {{r->base, r}};
     std::lock_guard<std::mutex> lock(registry.lock);
+    r->number = ++registry.last;
     registry.all.insert(r);
     std::lock_guard<FaultLock> held(fault_lock);
     places.insert(made.extract(made.begin()));
@@ -136,22 +146,42 @@ void sa_reservation::hold() {
 }
 
 void sa_reservation::drop_hold() {
-    bool last;
-    {
-        std::lock_guard<std::mutex> guard(holders);
-        holds--;
-        release_if_idle();
-        last = holds == 0 && !owned;
-    }
-    if (last) {
+    if (drop_one()) {
         forget(this);
         delete this;
+    }
+}
+
+bool sa_reservation::drop_one() {
+    std::lock_guard<std::mutex> guard(holders);
+    holds--;
+    release_if_idle();
+    return holds == 0 && !owned;
+}
+
+// Structures that nobody needs any more, and that are taken out of the registry when no lock is held.
+static std::atomic<sa_reservation *> dead{nullptr};
+
+void sa_reservation::drop_hold_under_lock() {
+    if (drop_one()) {
+        next_dead = dead.load();
+        while (!dead.compare_exchange_weak(next_dead, this)) {
+        }
+    }
+}
+
+static void bury_dead() {
+    for (sa_reservation *r = dead.exchange(nullptr), *next; r; r = next) {
+        next = r->next_dead;
+        forget(r);
+        delete r;
     }
 }
 
 uint64_t sa_page_size(void) { return os_page_size(); }
 
 int sa_reserve(uint64_t nbytes, uint64_t alignment, sa_reservation **reservation, sa_report *ret) try {
+    bury_dead();
     uint64_t page = os_page_size();
     if (nbytes == 0 || nbytes > INT64_MAX - page)
         return nbytes ? system_error(ENOMEM, "", ret) : SA_MISALIGNED;
@@ -187,7 +217,7 @@ void sa_describe(const sa_reservation *r, sa_geometry *ret) {
     ret->page_size = r->page_size;
 }
 
-int sa_close(sa_reservation *r, sa_report *ret) {
+static int close_unless_pinned(sa_reservation *r, sa_report *ret) {
     std::lock_guard<RwLock> lock(r->lock);
     std::lock_guard<std::mutex> guard(r->holders);
     if (r->closed)
@@ -205,11 +235,20 @@ int sa_close(sa_reservation *r, sa_report *ret) {
     return SA_OK;
 }
 
+int sa_close(sa_reservation *r, sa_report *ret) {
+    int code = close_unless_pinned(r, ret);
+    if (!code)
+        stop_following(r);
+    return code;
+}
+
 void sa_release(sa_reservation **reservation) {
     sa_reservation *r = *reservation;
     *reservation = nullptr;
+    bury_dead();
     if (!r)
         return;
+    stop_following(r);
     r->hold();
     r->owned = false;
     r->drop_hold();
@@ -392,6 +431,9 @@ int sa_pin_range(sa_reservation *r, int64_t offset, int64_t nbytes, int writable
     if (can_fault)
         guard_rearm();
     ret->writable = writable == 0 ? 0 : can_write;
+    if (ret->writable)
+        if (int error = keep_old_range(r, {start, stop}))
+            return system_error(error, "", ret);
     auto made = std::make_unique<sa_pin>();
     made->reservation = r;
     made->start = start;

@@ -12,6 +12,7 @@
 #include "hints.h"
 #include "pins.h"
 #include "pool.h"
+#include "snapshot.h"
 #include "table.h"
 
 namespace sparsearray {
@@ -52,6 +53,11 @@ struct sa_reservation {
     sparsearray::StoredHints hints;
     std::unique_ptr<sparsearray::TilePool> pool;  // of an array of tiles in memory
     sparsearray::FileSet files;
+    std::shared_ptr<sparsearray::Followers> followers;  // its snapshots
+    std::shared_ptr<sparsearray::Followers> followed;   // of a snapshot: those of its original
+    sparsearray::SharedBytes shared_bytes;              // which its original can write to
+    uint64_t number = 0;                                // in the order in which all were made
+    sa_reservation *next_dead = nullptr;
 
     // Who keeps the memory: the owner, pins, and calls that work on it without `lock`.
     std::mutex holders;
@@ -65,11 +71,15 @@ struct sa_reservation {
     // Adds a hold; drop_hold may free the reservation.
     void hold();
     void drop_hold();
+    // The same while the lock of another one is held.
+    void drop_hold_under_lock();
     // What was known of a range of pages, which are mapped anew, or no more.
     void forget_pages(uint64_t start, uint64_t stop) {
         damage.forget(start, stop);
         hints.forget(start / page_size, (stop - 1) / page_size);
     }
+    // Takes one hold away; true if that was the last, and the owner is gone.
+    bool drop_one();
     // With `lock` held exclusively: closes it, and never touches a range of it again.
     void give_up(sparsearray::Range range);
     // With `holders` held: gives the range back if nothing keeps it.

@@ -106,7 +106,10 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
         return SA_UNSUPPORTED;
     return each_region(r, whole, [&](const Region &region, Range part) {
-        int error = region.file && region.shared
+        int error = keep_old(r, region, part.start, part.stop);
+        if (error)
+            return system_error(error, region.file_name(), ret);
+        error = region.file && region.shared
                         ? os_punch_file(region.file->fd(), static_cast<int64_t>(region.in_file(part.start)),
                                         part.nbytes())
                         : discard_part(r, region, part);
@@ -139,6 +142,10 @@ int touch(sa_reservation *r, const Region &region, Range part, bool write, uint6
     return 0;
 }
 
+}  // namespace
+
+namespace sparsearray {
+
 int populate(sa_reservation *r, const Region &region, Range part, bool write, uint64_t *bad) {
     int error = os_populate(r->base + part.start, part.nbytes(), write);
     if (error == ENOTSUP)
@@ -152,6 +159,10 @@ int populate(sa_reservation *r, const Region &region, Range part, bool write, ui
             return error;
     return 0;
 }
+
+}  // namespace sparsearray
+
+namespace {
 
 constexpr uint64_t kCommitPiece = uint64_t{64} << 20;
 
