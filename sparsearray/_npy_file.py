@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._descriptor import KeptDescriptor
 from ._new_file import name_file, take_room, write_all
+from ._storage import where_of
 from .errors import ClosedError
 from .npy import Header, data_pages, make_header, read_header
 
 if TYPE_CHECKING:
     from .array import SparseArray
+    from .stored import StoredArray
 
 __all__ = ["NpyFile", "mapped_nbytes", "place_of"]
 
@@ -43,6 +46,21 @@ class NpyFile:
             facts = Path(name).stat()
             return (facts.st_dev, facts.st_ino) == self.identity
         return False
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Send the path, if it still leads to the file, and the file has all that was written."""
+        from .files import open_again
+
+        if not self.is_at(self.path):
+            msg = (
+                f"{self.path!r} is gone, or another file by now: the array that was opened there "
+                "cannot travel by its path; save it elsewhere"
+            )
+            raise FileNotFoundError(errno.ENOENT, msg, self.path)
+        if array.buffer.damage:
+            array.buffer.flush()  # AccessError: what is kept or lost is not in the file
+        mode = "r+" if self.mode == "w+" else self.mode
+        return open_again, (self.path, mode, *where_of(array))
 
     def resize(
         self,

@@ -1,19 +1,22 @@
-"""What holds the items of an array, and how it becomes longer or shorter."""
+"""What holds the items of an array, how it becomes longer or shorter, and how it travels."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ._layout import allocate
+from .shared import SharedMemory
 
 if TYPE_CHECKING:
     from .array import SparseArray
+    from .stored import StoredArray
 
-__all__ = ["Memory", "Storage"]
+__all__ = ["Memory", "Shared", "Storage"]
 
 
 class Storage(Protocol):
@@ -45,6 +48,14 @@ class Storage(Protocol):
         If it raises, all is as before. The array is told its shape as the last step, or before the
         first where it becomes shorter: an interrupt finds the old state, or the new one. `dtype` is
         what items are called then, where that changes; they stay as large.
+        """
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """
+        Say where another process finds what is stored: a function that opens it, and arguments.
+
+        As of ``__reduce__``; all of them can be pickled. What was written to pages that are copied
+        on write goes with it. None: there is no such place, and the bytes travel themselves.
         """
 
     def close(self) -> None:
@@ -111,5 +122,47 @@ class Memory:
             buffer.unmap(wanted, mapped - wanted)
         buffer._clear(start, min(wanted, stop) - start)
 
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Nobody else has it."""
+
     def close(self) -> None:
         """Nothing but memory here."""
+
+
+class Shared:
+    """Shared memory, of a length that stays."""
+
+    path: str | None = None
+
+    def __init__(self, memory: SharedMemory, mode: str) -> None:
+        self.memory = memory._duplicate()
+        self.mode: str | None = mode
+        facts = os.fstat(memory.fileno())
+        self.identity: tuple[int, int] | None = (facts.st_dev, facts.st_ino)
+
+    def resize(
+        self,
+        array: SparseArray,
+        shape: tuple[int, ...],
+        fill: Callable[[], None] | None = None,
+        dtype: np.dtype | None = None,
+    ) -> None:
+        """Refuse to: nobody tells the other processes."""
+        msg = f"an array in shared memory {self.memory.name!r}: its length cannot change"
+        raise ValueError(msg)
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Send the descriptor."""
+        from .files import open_again
+
+        return open_again, (self.memory, self.mode, *where_of(array))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self.memory.close()
+
+
+def where_of(array: StoredArray) -> tuple[Any, ...]:
+    """Say what `files.open_again` needs to know of an array besides its file."""
+    tiles = getattr(array, "tiles", None)
+    return array.shape, array.dtype, tiles, array.maxshape, array.buffer._keeps_room

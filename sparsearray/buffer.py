@@ -201,6 +201,10 @@ class SparseBuffer(FileBacking, Closing):
         except OverflowError:
             raise self._overflow("extents", start, count) from None
 
+    def _own_extents(self, offset: int, nbytes: int) -> NDArray[np.int64]:
+        """Find the pages that were written to and are in no file: private, or copied on write."""
+        return find_extents(self._reservation, self._nbytes, offset, nbytes, "own")
+
     @property
     def nbytes_stored(self) -> int:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +160,8 @@ class StoredArray(NumpyFunctions, Closing):
 
     def _check_writable(self) -> None:
         if self.mode == "r":
-            msg = f"assignment destination is read-only: {self.path!r} was opened with mode 'r'"
+            what = "shared memory" if self.path is None else repr(self.path)
+            msg = f"assignment destination is read-only: {what} was opened with mode 'r'"
             raise ValueError(msg)
 
     def _check_resize(self, shape: tuple[int, ...]) -> None:
@@ -425,12 +426,10 @@ class StoredArray(NumpyFunctions, Closing):
         store = self._store
         return store._buffer._settle() if store._owner else None
 
-    def __reduce__(self) -> NoReturn:
-        msg = (
-            f"a {type(self).__name__} cannot be pickled: save it, and open the file in the other "
-            "process"
-        )
-        raise TypeError(msg)
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .parcel import pack
+
+        return pack(self)
 
     def __repr__(self) -> str:
         from .array_display import array_repr

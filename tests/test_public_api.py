@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 import sparsearray
-from sparsearray import AtomicSlice, SharedMemory, SparseArray, SparseBuffer, TiledArray
+from sparsearray import (
+    AtomicSlice,
+    Ring,
+    RingReader,
+    SharedMemory,
+    SparseArray,
+    SparseBuffer,
+    TiledArray,
+)
 
 NAMES = [
     "AccessError",
@@ -15,7 +23,10 @@ NAMES = [
     "ClosedError",
     "Damage",
     "OutOfBoundsError",
+    "OverrunError",
     "Region",
+    "Ring",
+    "RingReader",
     "SharedMemory",
     "SparseArray",
     "SparseBuffer",
@@ -26,6 +37,7 @@ NAMES = [
     "__version__",
     "install_fault_handler",
     "open",
+    "ring",
     "save",
     "shared_memory",
     "zeros",
@@ -147,7 +159,21 @@ SIGNATURES = {
         "load": "(self, item)",
         "store": "(self, item, value)",
     },
-    SharedMemory: {"close": "(self)", "fileno": "(self)"},
+    SharedMemory: {
+        "close": "(self)",
+        "fileno": "(self)",
+        "receive": "(sock)",
+        "send": "(self, sock)",
+    },
+    Ring: {
+        "close": "(self)",
+        "last": "(self, n=None)",
+        "push": "(self, items)",
+        "read": "(self, start, n)",
+        "reader": "(self, start=None)",
+        "window": "(self, start, n)",
+    },
+    RingReader: {"read": "(self, n=None)"},
 }
 PROPERTIES = [
     "address",
@@ -212,9 +238,11 @@ ORDER = [
     "_tile_clearing",
     "tile_items",
     "tiled",
+    "parcel",
     "retile",
     "creation",
     "files",
+    "ring",
     "_svg",
     "display",
     "array_display",
@@ -274,6 +302,7 @@ FUNCTIONS = {
     "open": (
         "(path, mode='r', *, dtype=None, shape=None, tiles=None, maxshape=None, reserve=False)"
     ),
+    "ring": "(count, dtype=<class 'float'>, *, memory=None, name=None)",
     "save": "(path, array, *, progress=False)",
     "shared_memory": "(nbytes, name=None, *, hugepage_size=None)",
     "zeros": (
