@@ -85,7 +85,7 @@ uint64_t sa_read_ring(const sa_ring *ring, uint64_t start, uint64_t count, char 
 
 int64_t sa_find_last(const sa_ring *ring, int64_t count) {
     uint64_t end = load_first(ring->published), n = static_cast<uint64_t>(count);
-    if (count < 0 || n > end || end - n < oldest(ring))
+    if (count < 0 || n > end || (n && end - n < oldest(ring)))
         return -1;
     return static_cast<int64_t>((end - n) % ring->count);
 }

@@ -28,7 +28,8 @@ from .errors import (
 from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
-from .ring import Ring, RingReader, ring
+from .ring import Ring, ring
+from .ring_reader import RingReader
 from .shared import SharedMemory, shared_memory
 from .tiled import TiledArray
 

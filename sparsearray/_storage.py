@@ -140,13 +140,7 @@ class Shared:
         facts = os.fstat(memory.fileno())
         self.identity: tuple[int, int] | None = (facts.st_dev, facts.st_ino)
 
-    def resize(
-        self,
-        array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-        dtype: np.dtype | None = None,
-    ) -> None:
+    def resize(self, *_array_and_shape: object, **_more: object) -> None:
         """Refuse to: nobody tells the other processes."""
         msg = f"an array in shared memory {self.memory.name!r}: its length cannot change"
         raise ValueError(msg)

@@ -169,7 +169,7 @@ def open_again(
     dtype: np.dtype,
     tiles: tuple[int, ...] | None,
     maxshape: tuple[int, ...],
-    reserve: bool,  # noqa: FBT001 - one of what a pickle holds
+    reserve: bool,
 ) -> SparseArray | TiledArray:
     """
     Open what an array was pickled of: `_storage.where_of`.

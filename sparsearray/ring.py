@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from math import gcd
-from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,19 +18,15 @@ from ._binding import (
 )
 from ._closing import Closing
 from ._layout import layout
-from ._process_lock import ProcessLock
+from ._ring_memory import CLAIMED, PUBLISHED, RingMemory
 from .buffer import SparseBuffer
 from .errors import ClosedError, OutOfBoundsError, OverrunError
+from .ring_reader import RingReader
 from .shared import SharedMemory, shared_memory
 
-__all__ = ["Ring", "RingReader", "ring"]
+__all__ = ["Ring", "ring"]
 
-_MAGIC = b"SA-ring\1"
-_FACTS = Struct("<8sQQQI")  # magic; where the items begin; their number and size; bytes of text
-_TEXT = 512  # where the dtype is written down, behind the counters
-_CLAIMED, _PUBLISHED = 128, 256  # the counters, each in a cache line of its own
 _push, _find_last = lib.sa_push_to_ring, lib.sa_find_last
-_making = ProcessLock()  # lockf knows processes only
 
 
 class Ring(Closing):
@@ -100,7 +93,9 @@ class Ring(Closing):
 
     _items: NDArray[Any] | None
 
-    def __init__(self, memory: SharedMemory, made: _Made, asked: int, name: str | None) -> None:
+    def __init__(
+        self, memory: SharedMemory, made: RingMemory, asked: int, name: str | None
+    ) -> None:
         self._memory = memory
         self.count, self.dtype, self._asked = made.count, made.dtype, asked
         self._inner, self._base = layout((), made.dtype)
@@ -122,8 +117,8 @@ class Ring(Closing):
         raw = buffer.window(0, buffer.nbytes, writable=False)
         address = buffer.address
         facts = {
-            "claimed": ffi.cast("uint64_t *", address + _CLAIMED),
-            "published": ffi.cast("uint64_t *", address + _PUBLISHED),
+            "claimed": ffi.cast("uint64_t *", address + CLAIMED),
+            "published": ffi.cast("uint64_t *", address + PUBLISHED),
             "items": ffi.cast("char *", address + start),
             "itemsize": size,
             "count": self.count,
@@ -212,9 +207,6 @@ class Ring(Closing):
         ClosedError
             The ring is closed.
         """
-        kept = self._items
-        if kept is None:
-            kept = self._pinned()  # which raises
         found = items
         if (
             type(found) is not np.ndarray
@@ -228,10 +220,14 @@ class Ring(Closing):
         except (ValueError, BufferError):  # not contiguous, or of no buffer format
             found = np.ascontiguousarray(found)
             data = pointer(found, writable=False)
-        if _push(self._reservation, self._cell, data, len(found)):
+        kept = self._items
+        if kept is None:
+            kept = self._pinned()  # raises
+        code = _push(self._reservation, self._cell, data, len(found))
+        del kept  # which the traceback of an error would keep
+        if code:
             msg = f"push: no memory for a copy of {len(found)} items of the ring itself"
             raise MemoryError(msg)
-        del kept
 
     def _as_items(self, items: ArrayLike) -> NDArray[Any]:
         """Make a row of items of what is pushed."""
@@ -274,16 +270,19 @@ class Ring(Closing):
         """
         items = self._items
         if items is None:
-            items = self._pinned()  # which raises
-        if n is None:
-            n = len(self)
+            items = self._pinned()  # raises
+        wanted = len(self) if n is None else n
         try:
-            at = _find_last(self._cell, n)
+            at = _find_last(self._cell, wanted)
+            while at < 0 and n is None:  # a push came in between
+                wanted = len(self)
+                at = _find_last(self._cell, wanted)
         except OverflowError:
             at = -1
         if at < 0:
-            raise self._missing(self.pushed - index(n), index(n))
-        return items[at : at + n]
+            del items  # which the traceback would keep
+            raise self._missing(self.pushed - index(wanted), index(wanted))
+        return items[at : at + wanted]
 
     def window(self, start: int, n: int) -> NDArray[Any]:
         """
@@ -312,9 +311,8 @@ class Ring(Closing):
         ClosedError
             The ring is closed.
         """
-        items = self._pinned()
         at = self._check(start, n) % self.count
-        return items[at : at + n]
+        return self._pinned()[at : at + n]
 
     def read(self, start: int, n: int) -> NDArray[Any]:
         """
@@ -424,142 +422,6 @@ def _overrun(start: int, n: int, oldest: int) -> OverrunError:
     return OverrunError(f"items {start} to {start + n}: the oldest that is left is {oldest}")
 
 
-class RingReader:
-    """
-    A place in a `Ring` from which one thread reads on, made by `Ring.reader`.
-
-    What it did not come to read in time it skips, and counts: it never waits, and nobody for it.
-
-    Attributes
-    ----------
-    ring : Ring
-        What it reads.
-    position : int
-        Number of the item that it will read next.
-    lost : int
-        How many items were gone before it came to read them.
-
-    Examples
-    --------
-    >>> import sparsearray
-    >>> ring = sparsearray.ring(512, "f8")
-    >>> reader = ring.reader()
-    >>> ring.push([1.0, 2.0, 3.0])
-    >>> reader.read(2), reader.read(), reader.read()
-    (array([1., 2.]), array([3.]), array([], dtype=float64))
-    >>> ring.push(range(600))
-    >>> reader.read(2), reader.lost
-    (array([88., 89.]), 88)
-    """
-
-    __slots__ = ("lost", "position", "ring")
-
-    def __init__(self, ring: Ring, position: int) -> None:
-        if position < 0:
-            msg = f"a reader from item {position} on: negative"
-            raise ValueError(msg)
-        self.ring = ring
-        self.position = position
-        self.lost = 0
-
-    def read(self, n: int | None = None) -> NDArray[Any]:
-        """
-        Copy the next items.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many at most; all by default.
-
-        Returns
-        -------
-        ndarray
-            Owned, and whole: no push came in between. Empty where nothing new is there; when to ask
-            again is up to you.
-
-        Raises
-        ------
-        ValueError
-            `n` is negative.
-        ClosedError
-            The ring is closed.
-        """
-        most = None if n is None else index(n)
-        if most is not None and most < 0:
-            msg = f"read of {most} items: negative"
-            raise ValueError(msg)
-        pushed = self.ring.pushed
-        start = max(self.position, min(self.ring.oldest, pushed))
-        wanted = max(pushed - start, 0)
-        if most is not None:
-            wanted = min(wanted, most)
-        made, oldest = self.ring._copy(start, wanted)
-        # What was written over meanwhile is lost as well.
-        late = min(max(oldest - start, 0), wanted)
-        self.lost += start + late - self.position
-        self.position = start + wanted
-        return made[late:]
-
-    def __repr__(self) -> str:
-        return f"<RingReader at item {self.position} of {self.ring!r}, {self.lost} lost>"
-
-
-# How it lies in memory: facts, counters, the dtype as text; and from a page on the items.
-
-
-class _Made(NamedTuple):
-    """What a ring is."""
-
-    count: int
-    dtype: np.dtype
-    start: int
-    """Where the items begin, in bytes."""
-
-    @classmethod
-    def of(cls, count: int, dtype: np.dtype, page: int) -> _Made:
-        """Round a ring up to whole pages of items."""
-        unit = page // gcd(page, dtype.itemsize)
-        text = len(repr(dtype).encode())
-        return cls(-(-count // unit) * unit, dtype, -(-(_TEXT + text) // page) * page)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all items."""
-        return self.count * self.dtype.itemsize
-
-    @property
-    def stop(self) -> int:
-        """Where they end."""
-        return self.start + self.nbytes
-
-    def write(self, buffer: SparseBuffer) -> None:
-        """Write it down; the magic last, so that what has one is whole."""
-        text = repr(self.dtype).encode()
-        facts = _FACTS.pack(_MAGIC, self.start, self.count, self.dtype.itemsize, len(text))
-        buffer.write_at(_TEXT, text)
-        buffer.write_at(len(_MAGIC), facts[len(_MAGIC) :])
-        buffer.write_at(0, _MAGIC)
-
-    def check(self, buffer: SparseBuffer, memory: SharedMemory) -> None:
-        """Raise ValueError where another one is written down."""
-        magic, start, count, itemsize, length = _FACTS.unpack(buffer.read_at(0, _FACTS.size))
-        what = f"shared memory {memory.name!r}"
-        if magic != _MAGIC:
-            msg = f"{what} holds something else than a ring: it begins with {magic!r}"
-            raise ValueError(msg)
-        room = min(length, len(buffer) - _TEXT)
-        text = buffer.read_at(_TEXT, room).decode(errors="replace")
-        if (itemsize, text) != (self.dtype.itemsize, repr(self.dtype)):
-            msg = f"{what} has a ring of {text}, {itemsize} bytes each, and not of {self.dtype!r}"
-            raise ValueError(msg)
-        if count != self.count:
-            msg = f"{what} has a ring of {count} items, and not of {self.count}"
-            raise ValueError(msg)
-        if start != self.start:
-            msg = f"{what} has a ring in pages of another size: items begin at byte {start}"
-            raise ValueError(msg)
-
-
 def ring(
     count: int,
     dtype: DTypeLike = float,
@@ -617,12 +479,17 @@ def ring(
     if asked <= 0 or not found.itemsize:
         msg = f"a ring of {asked} items of {found}: neither can be nothing"
         raise ValueError(msg)
-    made = _Made.of(asked, found, lib.sa_page_size())
+    made = RingMemory.of(asked, found, lib.sa_page_size())
     if made.stop + made.nbytes >= 1 << 63:
         msg = f"a ring of {asked} items of {found.itemsize} bytes: more than any address space"
         raise ValueError(msg)
     if memory is None:
         own = shared_memory(made.stop, name)
+    elif not isinstance(memory, SharedMemory):
+        msg = (  # type: ignore[unreachable]
+            f"memory must be what shared_memory makes, not {type(memory).__name__}"
+        )
+        raise TypeError(msg)
     elif memory.nbytes < made.stop:
         msg = (
             f"shared memory {memory.name!r} has {describe(memory.nbytes)} bytes: {made.count} "
@@ -632,26 +499,11 @@ def ring(
     else:
         own = memory._duplicate()
     try:
-        _write_or_check(made, own)
+        made.settle(own)
         return Ring(own, made, asked, name)
     except BaseException:
         own.close()
         raise
-
-
-def _write_or_check(made: _Made, memory: SharedMemory) -> None:
-    """Write down which ring lies in fresh memory, or find out whether it is the one there."""
-    with SparseBuffer(made.start) as buffer, _making():
-        buffer.map_file(0, made.start, memory, writable=True)
-        # A process that dies meanwhile gives the lock back.
-        fcntl.lockf(memory, fcntl.LOCK_EX)
-        try:
-            if any(buffer.read_at(0, made.start)):
-                made.check(buffer, memory)
-            else:
-                made.write(buffer)
-        finally:
-            fcntl.lockf(memory, fcntl.LOCK_UN)
 
 
 def _attach(count: int, dtype: np.dtype, memory: SharedMemory, name: str | None) -> Ring:

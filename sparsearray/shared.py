@@ -21,6 +21,7 @@ _HUGE_SHIFT = 26  # MFD_HUGE_SHIFT, memfd_create(2)
 _NAME_LIMIT = 249  # bytes, memfd_create(2)
 _MAGIC = b"SA-mem\0\1"
 _MESSAGE = Struct(f"<8sQH{_NAME_LIMIT}s")  # what is sent beside the descriptor; always as long
+_INT = Struct("i")
 
 
 class SharedMemory(Closing):
@@ -180,8 +181,7 @@ class SharedMemory(Closing):
             The socket fails, or this process has as many descriptors as it may (EMFILE).
         """
         _check_family(sock)
-        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        message, fds, _flags, _address = socket.recv_fds(sock, _MESSAGE.size, 1, flags)
+        message, fds = _receive_descriptor(sock)
         try:
             while 0 < len(message) < _MESSAGE.size:
                 more = sock.recv(_MESSAGE.size - len(message))
@@ -209,7 +209,9 @@ class SharedMemory(Closing):
         return _load_reference, (*place, self.nbytes, self.name)
 
     def __copy__(self) -> NoReturn:
-        msg = "SharedMemory cannot be copied: map it once more, or make an array of it and copy that"
+        msg = (
+            "SharedMemory cannot be copied: map it once more, or make an array of it and copy that"
+        )
         raise TypeError(msg)
 
     def __deepcopy__(self, _memo: object) -> NoReturn:
@@ -325,6 +327,21 @@ def _check(fd: int, nbytes: int, name: str) -> None:
     if not sealed:
         msg = f"{what}: what came is not sealed against shrinking"
         raise ValueError(msg)
+
+
+def _receive_descriptor(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive up to a message, and the descriptor beside it; no child that is started gets it."""
+    room = socket.CMSG_LEN(_INT.size)
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # which socket.recv_fds drops
+    message, sent, _flags, _address = sock.recvmsg(_MESSAGE.size, room, flags)
+    fds: list[int] = []
+    for level, kind, data in sent:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            whole = data[: len(data) // _INT.size * _INT.size]
+            fds += [fd for (fd,) in _INT.iter_unpack(whole)]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return message, fds
 
 
 def _check_family(sock: socket.socket) -> None:

@@ -242,6 +242,8 @@ ORDER = [
     "retile",
     "creation",
     "files",
+    "_ring_memory",
+    "ring_reader",
     "ring",
     "_svg",
     "display",
