@@ -165,6 +165,7 @@ def test_what_is_private_stays_so(kind, tmp_path):
     assert not np.array_equal(again, before)
 
 
+@pytest.mark.usefixtures("told_pages")
 def test_private_pages_over_a_file(tmp_path):
     """Zeros that hide what the file has travel too; what others write to the file shows elsewhere."""
     path = tmp_path / "a.npy"
@@ -220,6 +221,7 @@ def test_arrays_of_somebody_elses_buffer():
 
 
 @pytest.mark.parametrize("tiles", [None, "auto"])
+@pytest.mark.usefixtures("told_pages")
 def test_names_and_limits(tiles):
     """The name, the longest length and the limit of what is stored travel too."""
     array = sparsearray.zeros(
@@ -238,6 +240,7 @@ def test_names_and_limits(tiles):
     assert again.nbytes_stored == array.nbytes_stored == P
 
 
+@pytest.mark.usefixtures("told_pages")
 def test_more_than_the_limit_travels():
     """What windows wrote past the limit is no reason to lose it."""
     array = sparsearray.zeros((10, 512), max_nbytes=2 * P)
