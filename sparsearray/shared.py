@@ -47,7 +47,8 @@ class SharedMemory(Closing):
     -----
     Plain `pickle` has no way for a descriptor. There it travels as a reference to the one of this
     process, ``/proc/<pid>/fd/<n>``, which another process of the same user can load while this one
-    lives and has not closed it; as often as it likes.
+    lives and has not closed it; as often as it likes. A `multiprocessing.Queue` pickles in a thread
+    of its own, shortly after ``put``: close what was put when it has arrived.
 
     Examples
     --------
@@ -358,9 +359,9 @@ def _load_reference(pid: int, fd: int, device: int, inode: int, nbytes: int, nam
         opened = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, ProcessLookupError):
         opened = -1
-    except OSError as error:
+    except PermissionError as error:
         msg = f"{what}: process {pid}, which pickled it, does not let this one have it"
-        raise OSError(error.errno, msg, path) from None
+        raise PermissionError(error.errno, msg, path) from None
     if opened >= 0:
         facts = os.fstat(opened)
         if (facts.st_dev, facts.st_ino) == (device, inode):
