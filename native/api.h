@@ -41,8 +41,15 @@ enum sa_file_mode { SA_FILE_READ = 0, SA_FILE_WRITE = 1, SA_FILE_COPY_ON_WRITE =
  * else; or none is, and the file is opened by its name, an absolute path, when something must be asked of it. */
 enum sa_descriptor { SA_DESCRIPTOR_SHARED, SA_DESCRIPTOR_OWN, SA_DESCRIPTOR_BY_NAME };
 
-/* HELD: all that memory may hold, even where files have lost it. */
-enum sa_extent_method { SA_EXTENTS_BEST, SA_EXTENTS_SCAN, SA_EXTENTS_PAGEMAP, SA_EXTENTS_HELD };
+/* HELD: all that memory may hold, even where files have lost it. OWN: what was written to private and copy-on-write
+ * pages alone, and not what is in files. */
+enum sa_extent_method {
+    SA_EXTENTS_BEST,
+    SA_EXTENTS_SCAN,
+    SA_EXTENTS_PAGEMAP,
+    SA_EXTENTS_HELD,
+    SA_EXTENTS_OWN
+};
 
 enum sa_advice {
     SA_ADVISE_NORMAL,
@@ -114,6 +121,16 @@ typedef struct {
     int64_t step;      /* from each to the next */
     const int64_t *places; /* or the number of each; null for start and step */
 } sa_axis;
+
+/* The newest `count` of items in a row without end, mapped twice side by side. The counters, of items since the beginning,
+ * may be those of other processes too. */
+typedef struct {
+    uint64_t *claimed;   /* that behind the last item that a writer has begun to write */
+    uint64_t *published; /* that behind the last item that is there */
+    char *items;
+    uint64_t itemsize; /* in bytes */
+    uint64_t count;
+} sa_ring;
 
 /* What happened. Fields that sa_code does not name are left alone. */
 typedef struct {
@@ -204,6 +221,7 @@ int sa_windows_are_protected(void);
 /* What the reservation holds now: in the snapshot, windows of files are copied on write, by either side. Memory of the
  * original's own, and what it copied on write itself, is zero there, and for the caller to copy. */
 int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret);
+int sa_has_snapshots(sa_reservation *r);
 /* Before the caller makes a file shorter: snapshots keep what lies in a range. */
 int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 
@@ -270,6 +288,17 @@ int sa_scatter_items(sa_reservation *r, const int64_t *places, uint64_t count, u
                      const char *values, sa_report *ret);
 /* The sum of integers of 1, 2 or 4 bytes, modulo 2^64; wherever they are. */
 uint64_t sa_sum(const char *data, uint64_t count, int itemsize, int is_signed);
+
+/* Rings. The caller pins all of it, and items have been there that it names: nothing is checked, and the first that can fail
+ * does so for want of memory alone. One process pushes; the threads of the reservation take turns. */
+int sa_push_to_ring(sa_reservation *r, const sa_ring *ring, const char *data, uint64_t count);
+/* Copies items. The result is the number of the oldest that nobody had begun to write over by then: from there on, what
+ * was copied is good. */
+uint64_t sa_read_ring(const sa_ring *ring, uint64_t start, uint64_t count, char *out);
+/* Where the last items begin, counted from the first place; -1 if so many are not there. */
+int64_t sa_find_last(const sa_ring *ring, int64_t count);
+uint64_t sa_count_pushed(const sa_ring *ring);
+uint64_t sa_find_oldest(const sa_ring *ring);
 
 /* Sequentially consistent. `offset` is aligned to `nbytes`, which is 1, 2, 4 or 8; `value` in the
  * report is what was there before. */

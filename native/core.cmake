@@ -6,7 +6,7 @@ else()
 endif()
 
 set(core_sources)
-foreach(part reservation mapping residency table pins files many_files access boxes pool extents guard damage
+foreach(part reservation mapping residency table pins files many_files access boxes pool ring extents guard damage
         kept flush snapshot sums os_${SPARSEARRAY_OS})
   list(APPEND core_sources ${CMAKE_CURRENT_LIST_DIR}/${part}.cpp)
 endforeach()

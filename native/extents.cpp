@@ -34,7 +34,8 @@ struct Search {
 int find_touched(const Search &search, Touched which, std::vector<Range> *found, uint64_t *end) {
     std::vector<Range> runs;
     const char *at = search.r->base + search.part.start;
-    int method = search.method == SA_EXTENTS_HELD ? int{SA_EXTENTS_BEST} : search.method;
+    bool is_how = search.method == SA_EXTENTS_SCAN || search.method == SA_EXTENTS_PAGEMAP;
+    int method = is_how ? search.method : int{SA_EXTENTS_BEST};
     int error = os_find_touched(at, search.part.nbytes(), which, method, search.limit, &runs, end);
     *end += search.part.start;
     for (Range run : runs)
@@ -93,6 +94,9 @@ int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end)
     *end = search.part.stop;
     if (region.kind == SA_ZERO)
         return 0;
+    bool only_own = search.method == SA_EXTENTS_OWN;
+    if (only_own && region.shared)
+        return 0;
     if (region.shared && !region.file) {
         // Other processes may have written to it, which nobody tells.
         append(found, search.part);
@@ -102,7 +106,7 @@ int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end)
     uint64_t own_end = *end, data_end = *end;
     // The kernel forgets what it failed to write, and a file does not know what came after it was lost:
     // there, what is in memory counts.
-    bool damaged = region.file && search.r->damage.any();
+    bool damaged = region.file && !only_own && search.r->damage.any();
     bool any_present = region.file && (damaged || search.method == SA_EXTENTS_HELD);
     Touched which = any_present                          ? Touched::Present
                     : region.file || !region.readable() ? Touched::OwnCopies
@@ -113,7 +117,7 @@ int find_extents(const Search &search, std::vector<Range> *found, uint64_t *end)
     if (damaged)
         if (int error = find_kept(search, &own))
             return error;
-    if (region.file)
+    if (region.file && !only_own)
         if (int error = find_data(search, &data, &data_end))
             return error;
     *end = std::min(own_end, data_end);

@@ -68,6 +68,7 @@ void after_fork_in_child() {
     for (sa_reservation *r : registry.all) {
         r->holders.unlock();
         r->lock.init();
+        r->pushing.init();
         r->placing = {0, 0};  // by a thread that the child does not have
     }
     registry.lock.unlock();

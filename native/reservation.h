@@ -46,6 +46,7 @@ struct sa_reservation {
 
     // Order: `lock` before `holders`.
     sparsearray::RwLock lock;
+    sparsearray::RwLock pushing;  // to a ring, with `lock` held for reading
     bool closed = false;
     sparsearray::RegionTable table;
     sparsearray::DamageList damage;

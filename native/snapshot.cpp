@@ -247,6 +247,11 @@ int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret) tr
     return system_error(ENOMEM, "", ret);
 }
 
+int sa_has_snapshots(sa_reservation *r) {
+    Shared lock(r->lock);
+    return r->followers && r->followers->any();
+}
+
 int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {
     Exclusive lock(r->lock);
     if (int code = check_bounds(r, offset, nbytes, ret))

@@ -20,6 +20,7 @@ from .errors import (
     AccessError,
     ClosedError,
     OutOfBoundsError,
+    OverrunError,
     SparseDamageWarning,
     SparseError,
     UnsupportedError,
@@ -27,6 +28,8 @@ from .errors import (
 from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
 from .region import Region
+from .ring import Ring, ring
+from .ring_reader import RingReader
 from .shared import SharedMemory, shared_memory
 from .stitch import StitchedArray, stitch
 from .tiled import TiledArray
@@ -39,7 +42,10 @@ __all__ = [
     "ClosedError",
     "Damage",
     "OutOfBoundsError",
+    "OverrunError",
     "Region",
+    "Ring",
+    "RingReader",
     "SharedMemory",
     "SparseArray",
     "SparseBuffer",
@@ -51,6 +57,7 @@ __all__ = [
     "__version__",
     "install_fault_handler",
     "open",
+    "ring",
     "save",
     "shared_memory",
     "stitch",

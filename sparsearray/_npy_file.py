@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._descriptor import KeptDescriptor
 from ._new_file import name_file, take_room, write_all
+from ._storage import Storage, where_of
 from .errors import ClosedError
 from .npy import Header, data_pages, make_header, read_header
 
 if TYPE_CHECKING:
     from .array import SparseArray
+    from .stored import StoredArray
 
 __all__ = ["NpyFile", "mapped_nbytes", "place_of"]
 
 
-class NpyFile:
+class NpyFile(Storage):
     """The file that an array lives in: its size and header follow the array's."""
 
     def __init__(self, fd: int, path: str, mode: str, start: int, header: Header | None) -> None:
         self.start = start  # of the data, in bytes
         self.file = KeptDescriptor(fd)
-        self.path = path
+        self.path: str = path
         self.mode = mode
         facts = os.fstat(fd)
-        self.identity: tuple[int, int] | None = (facts.st_dev, facts.st_ino)
+        self.identity = (facts.st_dev, facts.st_ino)
         self.header = header  # None for a raw file
 
     def close(self) -> None:
@@ -50,6 +53,21 @@ class NpyFile:
             facts = Path(name).stat()
             return (facts.st_dev, facts.st_ino) == self.identity
         return False
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Send the path, if it still leads to the file, and the file has all that was written."""
+        from .files import open_again
+
+        if not self.is_at(self.path):
+            msg = (
+                f"{self.path!r} is gone, or another file by now: the array that was opened there "
+                "cannot travel by its path; save it elsewhere"
+            )
+            raise FileNotFoundError(errno.ENOENT, msg, self.path)
+        if array.buffer.damage:
+            array.buffer.flush()  # AccessError: what is kept or lost is not in the file
+        mode = "r+" if self.mode == "w+" else self.mode
+        return open_again, (self.path, mode, *where_of(array))
 
     def resize(
         self,
@@ -158,6 +176,7 @@ class NpyFile:
         base, mapped, nbytes = data_pages(old)[0], mapped_nbytes(old), mapped_nbytes(new)
         place = place_of(old)
         array.buffer._check_unpinned(place + new.stop - base, old.stop - new.stop)
+        array.buffer._keep_old(place + new.stop - base, old.stop - new.stop)
         if size < new.stop:
             # As in _grow.
             array.buffer.read_at(place + new.stop - base - 1, 1)

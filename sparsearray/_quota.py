@@ -62,6 +62,11 @@ class Quota:
         with self._lock():
             self._take(array, spans)
 
+    def recount(self, array: Stored) -> None:
+        """Count what is stored, which was not asked for."""
+        with self._lock():
+            self._used = array.nbytes_stored
+
     def _take(self, array: Stored, spans: Iterable[NDArray[np.int64]]) -> None:
         pages = [self._pages(one) for one in spans]
         wanted = sum(int((one[:, 1] - one[:, 0]).sum()) for one in pages)

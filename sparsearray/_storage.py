@@ -1,42 +1,46 @@
-"""What holds the items of an array, and how it becomes longer or shorter."""
+"""What holds the items of an array, how it becomes longer or shorter, and how it travels."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._layout import allocate
+from .shared import SharedMemory
 
 if TYPE_CHECKING:
     from .array import SparseArray
+    from .stored import StoredArray
 
-__all__ = ["Memory", "Storage"]
+__all__ = ["Memory", "Shared", "Snapshot", "Storage"]
 
 
-class Storage(Protocol):
-    """What an array lives in besides its buffer: memory, or a file with a size and a header."""
+class Storage:
+    """
+    What an array lives in besides its buffer: memory, or a file with a size and a header.
 
-    @property
-    def path(self) -> str | None:
-        """The file, if there is one."""
+    By itself, something that is nowhere else, and of a length that stays.
+    """
 
-    @property
-    def mode(self) -> str | None:
-        """How it was opened."""
-
-    @property
-    def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the file."""
+    path: str | None = None
+    """The file, if there is one."""
+    mode: str | None = None
+    """How it was opened."""
+    identity: tuple[int, int] | None = None
+    """Device and inode of the file."""
+    what = "memory"
+    """As it is called in messages, where it has no path."""
 
     def resize(
         self,
         array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-        dtype: np.dtype | None = None,
+        shape: tuple[int, ...],  # noqa: ARG002
+        fill: Callable[[], None] | None = None,  # noqa: ARG002
+        dtype: np.dtype | None = None,  # noqa: ARG002
     ) -> None:
         """
         Map or unmap what lies between the array's end and that of `shape`.
@@ -46,6 +50,8 @@ class Storage(Protocol):
         first where it becomes shorter: an interrupt finds the old state, or the new one. `dtype` is
         what items are called then, where that changes; they stay as large.
         """
+        msg = f"an array of shape {array.shape} in {self.what} cannot change its length"
+        raise ValueError(msg)
 
     def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:
         """
@@ -54,19 +60,24 @@ class Storage(Protocol):
         None where they are not, or not only, there.
         """
 
-    def is_at(self, name: str) -> bool:
+    def is_at(self, name: str) -> bool:  # noqa: ARG002
         """Tell whether a path leads to where it is stored."""
+        return False
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """
+        Say where another process finds what is stored: a function that opens it, and arguments.
+
+        As of ``__reduce__``; all of them can be pickled. What was written to pages that are copied
+        on write goes with it. None: there is no such place, and the bytes travel themselves.
+        """
 
     def close(self) -> None:
         """Give back what is no memory."""
 
 
-class Memory:
+class Memory(Storage):
     """Private memory."""
-
-    path: str | None = None
-    mode: str | None = None
-    identity: tuple[int, int] | None = None
 
     def resize(
         self,
@@ -121,12 +132,37 @@ class Memory:
             buffer.unmap(wanted, mapped - wanted)
         buffer._clear(start, min(wanted, stop) - start)
 
-    def places(self, array: SparseArray) -> None:
-        """In no file."""
 
-    def is_at(self, name: str) -> bool:  # noqa: ARG002
-        """At no path."""
-        return False
+class Shared(Storage):
+    """Shared memory, of a length that stays."""
+
+    what = "shared memory"
+
+    def __init__(self, memory: SharedMemory, mode: str) -> None:
+        self.memory = memory._duplicate()
+        self.mode = mode
+        facts = os.fstat(memory.fileno())
+        self.identity = (facts.st_dev, facts.st_ino)
+
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Send the descriptor."""
+        from .files import open_again
+
+        return open_again, (self.memory, self.mode, *where_of(array))
 
     def close(self) -> None:
-        """Nothing but memory here."""
+        """Give the descriptor back."""
+        self.memory.close()
+
+
+class Snapshot(Storage):
+    """What an array held when `SparseArray.snapshot` was called."""
+
+    mode = "c"
+    what = "a snapshot"
+
+
+def where_of(array: StoredArray) -> tuple[Any, ...]:
+    """Say what `files.open_again` needs to know of an array besides its file."""
+    tiles = getattr(array, "tiles", None)
+    return array.shape, array.dtype, tiles, array.maxshape, array.buffer._keeps_room

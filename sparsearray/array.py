@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -14,7 +14,7 @@ from ._memory import available_memory
 from ._process_lock import ProcessLock
 from ._quota import Quota
 from ._rows import as_rows, write_rows
-from ._storage import Memory, Storage
+from ._storage import Memory, Snapshot, Storage
 from ._text import size as written
 from .blocks import DEFAULT_NBYTES, item_ranges
 from .buffer import SparseBuffer
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     pass
 
 __all__ = ["SparseArray"]
+
+
+_Array = TypeVar("_Array", bound="SparseArray")
 
 
 class SparseArray(Items):
@@ -196,6 +199,59 @@ class SparseArray(Items):
         made = self._like(self._dtype)
         self._copy_into(made)
         return made
+
+    def snapshot(self) -> SparseArray:
+        """
+        Make an array of what this one holds now, whatever becomes of it later.
+
+        Returns
+        -------
+        SparseArray
+            Nothing written to it reaches a file. Its length cannot change.
+
+        Raises
+        ------
+        ClosedError, AccessError, MemoryError, OSError
+            As `SparseBuffer.snapshot`.
+
+        Notes
+        -----
+        Of an array in a file, or in shared memory, it is made at once, and costs a page for each
+        page that is written later, to either of the two; but all that a window shows is copied
+        while one is alive that may write, as ``a[...]`` is. See `SparseBuffer.snapshot` for what
+        others write. In memory of its own it is a `copy`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import sparsearray
+        >>> path = tempfile.mkdtemp() + "/a.npy"
+        >>> a = sparsearray.open(path, "w+", shape=(1 << 20, 1 << 17))
+        >>> a[1000, 2000] = 1
+        >>> before = a.snapshot()
+        >>> a[1000, 2000] = 2
+        >>> before[1000, 2000], before.sum(), a.sum()
+        (np.float64(1.0), np.float64(1.0), np.float64(2.0))
+        """
+        return self._snapshot(SparseArray) if self._lies_in_files() else self.copy()
+
+    def _lies_in_files(self) -> bool:
+        """Tell whether some of what it shows is mapped from a file."""
+        if self._is_own_memory():
+            return False
+        return any(region.kind not in ("private", "zero") for region in self._buffer.regions)
+
+    def _snapshot(self, kind: type[_Array]) -> _Array:
+        """Make an array of a snapshot of the buffer."""
+        return kind._of(
+            self._buffer.snapshot(self._buffer.name),
+            self._shape,
+            self._dtype,
+            offset=self._offset,
+            order=self._order,
+            maxshape=self._shape,
+            storage=Snapshot(),
+        )
 
     def _copy_into(self, other: SparseArray) -> None:
         """Copy what is stored into an array of zeros in memory that lies alike."""

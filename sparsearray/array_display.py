@@ -62,6 +62,8 @@ class _Array(Protocol):
     def path(self) -> str | None: ...
     @property
     def mode(self) -> str | None: ...
+    @property
+    def _lies_in(self) -> str: ...
     def blocks(self) -> Iterable[tuple[tuple[slice, ...], NDArray[Any]]]: ...
 
 
@@ -82,7 +84,10 @@ def array_repr(array: _Array, kind: str) -> str:
         Such as ``<SparseArray (1048576, 131072) float64, 1.25 GiB stored of 1 TiB>``.
     """
     what = _kind(array, kind)
-    source = "" if array.path is None else f" in {shorten(repr(array.path))} ({array.mode})"
+    source = ""
+    if array.mode is not None:
+        place = array._lies_in if array.path is None else shorten(repr(array.path))
+        source = f" in {place} ({array.mode})"
     try:
         return f"<{what}, {size(array.nbytes_stored)} stored of {size(array.nbytes)}{source}>"
     except ClosedError:
@@ -108,8 +113,9 @@ def array_html(array: _Array) -> str:
     """
     title = f"<b>{escape(type(array).__name__)}</b> {_tuple(array.shape)} {_dtype(array)}"
     title += _tiles(array)
-    if array.path is not None:
-        title += f" in {named(array.path)} ({escape(str(array.mode))})"
+    if array.mode is not None:
+        place = array._lies_in if array.path is None else named(array.path)
+        title += f" in {place} ({escape(array.mode)})"
     try:
         return f"<div><div>{title}</div>{_contents(array)}</div>"
     except ClosedError:
@@ -185,7 +191,7 @@ def _dtype(array: _Array) -> str:
 
 
 def _colour(array: _Array) -> str:
-    return COLOURS["private" if array.path is None else "file"]
+    return COLOURS["private" if array.mode is None else "file"]
 
 
 def _percent(part: int, whole: int) -> str:

@@ -47,6 +47,8 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         Items in a box, at most.
     in_files : bool
         Whether some of it may lie in files.
+    writable : bool or None
+        Of the windows; None: as the pages allow.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         most: int,
         *,
         in_files: bool,
+        writable: bool | None = None,
     ) -> None:
         self._buffer = buffer
         self._offset = offset
@@ -67,6 +70,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         self._order: Literal["C", "F"] = order
         self._most = most
         self._in_files = in_files
+        self._writable = writable
         nbytes = prod(shape) * dtype.itemsize
         self._extents = buffer.extents(offset, nbytes) - offset
         self._walk = self._find()
@@ -79,7 +83,9 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
 
     def _find(self) -> Iterator[tuple[Index, NDArray[Any]]]:
         shape, in_c = self._shape, self._order == "C"
-        window = self._buffer.window(self._offset, shape, self._dtype, order=self._order)
+        window = self._buffer.window(
+            self._offset, shape, self._dtype, writable=self._writable, order=self._order
+        )
         for ranges in self._prefetched(item_ranges(self._extents, self._dtype.itemsize)):
             for found in boxes(shape if in_c else shape[::-1], ranges, self._most):
                 index = found if in_c else found[::-1]
@@ -128,7 +134,9 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
             small[:] = False
         else:
             small &= extents[:, 0] % itemsize == 0
-        window = self._buffer.window(self._offset, prod(self._shape), self._dtype)
+        window = self._buffer.window(
+            self._offset, prod(self._shape), self._dtype, writable=self._writable
+        )
         for ranges in self._prefetched(item_ranges(extents[~small], itemsize)):
             for start, stop in ranges.tolist():
                 for at in range(start, stop, self._most):

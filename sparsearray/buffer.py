@@ -8,12 +8,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from ._binding import describe, failure, ffi, index, lib, put_back, take
 from ._closing import Closing, warn_of
+from ._memory import available_memory
 from .backing import FileBacking
 from .errors import UnsupportedError
 from .extents import find_extents
 from .window import make_window
 
 __all__ = ["SparseBuffer"]
+
+_PIECE = 16 << 20  # bytes that a snapshot copies at a time
 
 
 class SparseBuffer(FileBacking, Closing):
@@ -80,9 +83,7 @@ class SparseBuffer(FileBacking, Closing):
         self, nbytes: int, *, alignment: int | None = None, name: str | None = None
     ) -> None:
         self._closed = True
-        # The native call writes the reservation in here, and native code gives it back: no
-        # interrupt can come between.
-        self._cell = ffi.gc(ffi.new("sa_reservation **"), lib.sa_release)
+        cell = _new_cell()
         size, unit = index(nbytes), 0 if alignment is None else index(alignment)
         if size <= 0:
             msg = f"a buffer of {size} bytes: must be positive"
@@ -93,14 +94,19 @@ class SparseBuffer(FileBacking, Closing):
             raise ValueError(msg)
         report = take()
         try:
-            code = lib.sa_reserve(size, unit, self._cell, report)
+            code = lib.sa_reserve(size, unit, cell, report)
         except OverflowError:
             msg = f"a buffer of {describe(size)} bytes, aligned to {describe(unit)}: no room"
             raise OSError(errno.ENOMEM, msg) from None
         if code:
             raise failure(code, report, "reservation", 0, size, 0)
         put_back(report)
-        self._reservation = self._cell[0]
+        self._start(cell, name)
+
+    def _start(self, cell: Any, name: str | None) -> None:
+        """Own a reservation."""
+        self._cell = cell
+        self._reservation = cell[0]
         geometry = ffi.new("sa_geometry *")
         lib.sa_describe(self._reservation, geometry)
         self._nbytes: int = geometry.nbytes
@@ -201,6 +207,10 @@ class SparseBuffer(FileBacking, Closing):
         except OverflowError:
             raise self._overflow("extents", start, count) from None
 
+    def _own_extents(self, offset: int, nbytes: int) -> NDArray[np.int64]:
+        """Find the pages that were written to and are in no file: private, or copied on write."""
+        return find_extents(self._reservation, self._nbytes, offset, nbytes, "own")
+
     @property
     def nbytes_stored(self) -> int:
         """
@@ -249,6 +259,99 @@ class SparseBuffer(FileBacking, Closing):
         found: int = report.count
         put_back(report)
         return found
+
+    def snapshot(self, name: str | None = None) -> "SparseBuffer":
+        r"""
+        Make a buffer of what this one holds now, whatever becomes of it later.
+
+        Windows of files are shared until they are written, by either side; nothing written to the
+        snapshot reaches a file. Memory is copied.
+
+        Parameters
+        ----------
+        name : str, optional
+            A label of the new buffer.
+
+        Returns
+        -------
+        SparseBuffer
+            With the same regions at the same offsets. Those of files, and of memory that is
+            writable here, can be written.
+
+        Raises
+        ------
+        ClosedError
+            The buffer is closed.
+        AccessError
+            A file has lost some of what is to be kept, or the disk has no room for what was
+            written.
+        MemoryError
+            Private memory does not fit a second time.
+        OSError
+            The system refuses; or a file of many is not at its path any more (ENOENT).
+
+        Notes
+        -----
+        What it costs: a mapping for each window and for the larger holes of files, at once, and
+        then a page for each page that is written through the original or in the snapshot; of
+        private memory the pages that were touched. While a window of the original that may write is
+        alive, or when one is made, all of its pages that lie in files are copied, for what numpy
+        does in it nobody sees; read-only windows (``window(..., writable=False)``) cost nothing.
+
+        What other processes, and other buffers, write to a file can be seen in pages that nobody
+        has written since. What they cut off is lost.
+
+        References
+        ----------
+        mmap(2), with ``MAP_PRIVATE``
+
+        Examples
+        --------
+        >>> from sparsearray import SparseBuffer, shared_memory
+        >>> buffer = SparseBuffer(4096)
+        >>> buffer.map_file(0, 4096, shared_memory(4096), writable=True)
+        >>> buffer.write_at(0, b"before")
+        >>> kept = buffer.snapshot()
+        >>> buffer.write_at(0, b"after!")
+        >>> kept.read_at(0, 6), buffer.read_at(0, 6)
+        (b'before', b'after!')
+        """
+        cell = _new_cell()
+        report = take()
+        code = lib.sa_snapshot(self._reservation, cell, report)
+        if code:
+            raise failure(code, report, "snapshot", 0, self._nbytes, self._nbytes)
+        put_back(report)
+        made = SparseBuffer.__new__(SparseBuffer)
+        made._start(cell, name)
+        self._copy_memory(made)
+        return made
+
+    def _copy_memory(self, other: "SparseBuffer") -> None:
+        """Copy to a snapshot what lies in no file."""
+        own = self._own_extents(0, self._nbytes).tolist()
+        for region in self.regions:
+            if region.kind == "raw" and region.file is None:  # what others wrote nobody tells
+                own += self.extents(region.offset, region.nbytes).tolist()
+        wanted, left = sum(stop - start for start, stop in own), available_memory()
+        if left is not None and wanted > left:
+            msg = f"snapshot: {describe(wanted)} bytes of memory to copy, and {describe(left)} free"
+            raise MemoryError(msg)
+        for start, stop in own:
+            for at in range(start, stop, _PIECE):
+                end = min(at + _PIECE, stop)
+                self.read_into(at, other[at:end])
+        for region in self.regions:
+            if region.kind == "private" and not region.writable:
+                other.set_writable(region.offset, region.nbytes, writable=False)
+
+    def _has_snapshots(self) -> bool:
+        """Tell whether a writable window of a file has its pages copied."""
+        return bool(lib.sa_has_snapshots(self._reservation))
+
+    def _keep_old(self, offset: int, nbytes: int) -> None:
+        """Have snapshots keep what the caller is about to cut off files."""
+        self._change("resize", lib.sa_keep_old, offset, nbytes)
 
     def _prefetch(self, ranges: NDArray[np.int64]) -> None:
         """Have the system start to read what lies in files; shape (n, 2), in bytes."""
@@ -427,7 +530,9 @@ class SparseBuffer(FileBacking, Closing):
             warn_of(error, 2)
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):  # never initialised
+        # Never initialised; or in a cycle, of which the collector took what owns the reservation
+        # first.
+        if not getattr(self, "_closed", True) and self._cell[0] != ffi.NULL:
             error = self._find_untold(tell=True)
             if error is not None:
                 warn_of(error, 2)
@@ -452,6 +557,15 @@ class SparseBuffer(FileBacking, Closing):
         from .display import buffer_html
 
         return buffer_html(self)
+
+
+def _new_cell() -> Any:
+    """
+    Make what a native call writes a reservation into.
+
+    Native code gives that back: no interrupt can come between.
+    """
+    return ffi.gc(ffi.new("sa_reservation **"), lib.sa_release)
 
 
 def _accept_ends(reservation: object, _offset: int, _nbytes: int, report: object) -> int:

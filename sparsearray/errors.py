@@ -6,6 +6,7 @@ __all__ = [
     "AccessError",
     "ClosedError",
     "OutOfBoundsError",
+    "OverrunError",
     "SparseDamageWarning",
     "SparseError",
     "UnsupportedError",
@@ -40,6 +41,10 @@ class OutOfBoundsError(SparseError, IndexError):
         ...
     sparsearray.errors.OutOfBoundsError: read of 8 bytes at 0xffa (4090): the buffer has ...
     """
+
+
+class OverrunError(SparseError, LookupError):
+    """Items of a ring are gone: newer ones were written over them."""
 
 
 class ClosedError(SparseError, ValueError):

@@ -13,6 +13,7 @@ METHODS = {
     "pagemap": lib.SA_EXTENTS_PAGEMAP,
     "held": lib.SA_EXTENTS_HELD,
 }
+_CODES = {**METHODS, "own": lib.SA_EXTENTS_OWN}
 _CAPACITY = 1 << 15  # extents of one native call, at most
 
 
@@ -30,9 +31,9 @@ def find_extents(
         Its length in bytes.
     offset, nbytes : int
         The range in bytes.
-    method : {'best', 'scan', 'pagemap', 'held'}
+    method : {'best', 'scan', 'pagemap', 'held', 'own'}
         How memory is asked for; tests force it. ``'held'``: what memory may hold although the file
-        has lost it, too.
+        has lost it, too. ``'own'``: what was written to private and copy-on-write pages alone.
     """
     pieces: list[NDArray[np.int64]] = []
     report = take()
@@ -41,7 +42,7 @@ def find_extents(
         pairs = np.empty((_CAPACITY, 2), np.int64)
         cell = ffi.from_buffer("int64_t[]", pairs, require_writable=True)
         code = lib.sa_extents(
-            reservation, offset + done, nbytes - done, METHODS[method], cell, _CAPACITY, report
+            reservation, offset + done, nbytes - done, _CODES[method], cell, _CAPACITY, report
         )
         if code < 0:
             raise failure(code, report, "extents", offset, nbytes, total)

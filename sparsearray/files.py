@@ -24,9 +24,11 @@ from ._npy_file import NpyFile, place_of
 from ._pool import Pool
 from ._progress import progress_bar
 from ._records import Records
+from ._storage import Shared, Storage
 from ._tiling import Tiling, as_tiles
 from .array import SparseArray
 from .npy import MAGIC, Header, data_pages, make_header, read_header
+from .shared import SharedMemory
 from .tiled import TiledArray
 from .window import as_shape
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from .buffer import SparseBuffer
 
-__all__ = ["open", "save", "save_held"]
+__all__ = ["open", "open_again", "save", "save_held"]
 
 _MODES = ("r", "r+", "w+", "c")
 _WRITING = ("r+", "w+")
@@ -44,7 +46,7 @@ FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def open(  # noqa: A001 - as np.memmap and h5py call it
-    path: FilePath,
+    path: FilePath | SharedMemory,
     mode: Literal["r", "r+", "w+", "c"] = "r",
     *,
     dtype: DTypeLike | None = None,
@@ -54,20 +56,20 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     reserve: bool = False,
 ) -> SparseArray | TiledArray:
     """
-    Open a file as an array, without reading it.
+    Open a file, or shared memory, as an array, without reading it.
 
     Parameters
     ----------
-    path : path
+    path : path or SharedMemory
         A .npy file, of ours or any other, in C or Fortran order; or a raw file, if it has no such
-        header and `dtype` is given.
+        header and `dtype` is given. Shared memory is like a raw file; it may be closed at once.
     mode : {'r', 'r+', 'w+', 'c'}
         As of `numpy.memmap`: read only (holes take neither memory nor page cache); read and write;
         make a new file, in place of an old one, which arrays that are open already keep; or copy on
         write, where nothing reaches the file.
     dtype, shape
-        Of a new file (float64 by default) or a raw one (all of it by default). Of a .npy file they
-        are checked.
+        Of a new file (float64 by default) or a raw one (all of it by default; of shared memory, as
+        many items as fit). Of a .npy file they are checked.
     tiles : int, tuple of ints or 'auto', optional
         How a new file lies, as of `zeros`: by default in C order. A file of tiles says so itself;
         given for one, they are checked. A raw file, or a .npy file of twice as many axes (how many
@@ -116,7 +118,8 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
 
     In modes ``'r'`` and ``'c'`` what others write into holes is seen after
     `SparseArray.refresh`. In ``'r+'`` and ``'w+'`` it is seen at once; there, reading holes
-    through a window fills the page cache with zeros.
+    through a window fills the page cache with zeros. Of shared memory that holds for ``'r'`` as
+    well; its ``path`` is None.
 
     ``cp`` keeps holes; ``tar`` and ``rsync`` do so with ``-S``.
 
@@ -130,6 +133,11 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     if reserve and mode not in _WRITING:
         msg = f"reserve=True is for modes 'r+' and 'w+', not {mode!r}"
         raise ValueError(msg)
+    if isinstance(path, SharedMemory):
+        if reserve:
+            msg = "reserve=True is for files, not for shared memory"
+            raise ValueError(msg)
+        return _open_shared(path, mode, dtype, shape, tiles, maxshape)
     name = os.fsdecode(path)
     if mode == "w+":
         _make_file(name, shape, dtype, tiles, maxshape, reserve=reserve)
@@ -137,6 +145,49 @@ def open(  # noqa: A001 - as np.memmap and h5py call it
     with _open_regular(name, "r+b" if mode in _WRITING else "rb") as file:
         found = _find_layout(file.fileno(), name, dtype, shape, tiles)
         return _open_file(file.fileno(), name, mode, found, maxshape, reserve=reserve)
+
+
+def _open_shared(
+    memory: SharedMemory, mode: str, dtype: DTypeLike | None, shape: Any, tiles: Any, maxshape: Any
+) -> SparseArray | TiledArray:
+    """Open shared memory as a raw file."""
+    name = memory.name
+    if mode == "w+" or dtype is None:
+        wrong = "mode 'w+' is for new files" if mode == "w+" else "it needs dtype="
+        msg = f"shared memory {name!r}: {wrong}"
+        raise ValueError(msg)
+    if shape is None and tiles is None:
+        shape = memory.nbytes // max(plain_dtype(dtype).itemsize, 1)
+    found = _find_layout(memory.fileno(), name, dtype, shape, tiles, is_raw=True)
+    return _open_file(memory.fileno(), name, mode, found, maxshape, reserve=False, memory=memory)
+
+
+def open_again(
+    path: FilePath | SharedMemory,
+    mode: Literal["r", "r+", "c"],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    tiles: tuple[int, ...] | None,
+    maxshape: tuple[int, ...],
+    reserve: bool,
+) -> SparseArray | TiledArray:
+    """
+    Open what an array was pickled of: `_storage.where_of`.
+
+    Raises
+    ------
+    ValueError
+        It has another shape or dtype by now: which.
+    OSError
+        It cannot be opened.
+    """
+    try:
+        return open(
+            path, mode, dtype=dtype, shape=shape, tiles=tiles, maxshape=maxshape, reserve=reserve
+        )
+    except ValueError as error:
+        msg = f"{error}: it was changed after the array was pickled"
+        raise ValueError(msg) from error
 
 
 @contextmanager
@@ -161,10 +212,12 @@ class Layout(NamedTuple):
     can_resize: bool
 
 
-def _find_layout(fd: int, name: str, dtype: DTypeLike | None, shape: Any, tiles: Any) -> Layout:
+def _find_layout(
+    fd: int, name: str, dtype: DTypeLike | None, shape: Any, tiles: Any, *, is_raw: bool = False
+) -> Layout:
     """Find what a file holds, and check it against what is wanted."""
     nbytes = os.fstat(fd).st_size
-    is_npy = os.pread(fd, len(MAGIC), 0) == MAGIC
+    is_npy = not is_raw and os.pread(fd, len(MAGIC), 0) == MAGIC
     if not is_npy and dtype is None:
         start = os.pread(fd, len(MAGIC), 0)
         msg = f"{name!r} is no .npy file: it begins with {start!r}; a raw file needs dtype="
@@ -216,7 +269,14 @@ def _as_tiled(header: Header, tiles: Any) -> Tiling:
 
 
 def _open_file(
-    fd: int, name: str, mode: str, found: Layout, maxshape: Any, *, reserve: bool
+    fd: int,
+    name: str,
+    mode: str,
+    found: Layout,
+    maxshape: Any,
+    *,
+    reserve: bool,
+    memory: SharedMemory | None = None,
 ) -> SparseArray | TiledArray:
     header, tiling, can_resize = found
     shape = header.shape if tiling is None else tiling.shape
@@ -225,7 +285,8 @@ def _open_file(
     rows = most if tiling is None else tiling.resized(most).grid
     base, mapped = data_pages(header)
     place, largest = place_of(header), data_pages(header._replace(shape=rows))[1]
-    buffer = reserve_addresses(place + largest, Path(name).name)
+    label = Path(name).name if memory is None else memory.name
+    buffer = reserve_addresses(place + largest, label)
     if reserve:
         _take_room(fd, name, header)
         buffer._keeps_room = True
@@ -237,11 +298,18 @@ def _open_file(
             base,
             writable=mode in _WRITING,
             copy_on_write=mode == "c",
-            # Tiles are looked up in the file itself, which needs no mapping for each.
-            skip_holes=mode in ("r", "c") and tiling is None,
+            # Tiles are looked up in the file itself, which needs no mapping for each. What others
+            # write to shared memory is to be seen at once.
+            skip_holes=tiling is None and mode in (("r", "c") if memory is None else ("c",)),
         )
         if mode in _WRITING or tiling is not None:
             _read_no_holes(fd, buffer, place, mapped)
+    storage: Storage
+    if memory is None:
+        kept = header if can_resize else None
+        storage = NpyFile(fd, os.path.abspath(name), mode, header.start, kept)
+    else:
+        storage = Shared(memory, mode)
     kind = SparseArray if tiling is None else Records
     made = kind._of(
         buffer,
@@ -250,9 +318,7 @@ def _open_file(
         offset=place + header.start - base,
         order=header.order,
         maxshape=rows,
-        storage=NpyFile(
-            fd, os.path.abspath(name), mode, header.start, header if can_resize else None
-        ),
+        storage=storage,
     )
     return TiledArray._of(made, most) if isinstance(made, Records) else made
 

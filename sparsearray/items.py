@@ -112,7 +112,8 @@ class Items(StoredArray):
         iterator of (index, ndarray)
             ``index`` is a slice for each axis, and the array the window ``a[index]``. Boxes are
             disjoint, in the order of memory, and cover every extent: what is in none of them is
-            zero. They may hold zeros too.
+            zero. They may hold zeros too. While the array has a `snapshot`, which would have to
+            keep all that they show, they are read-only.
 
         Raises
         ------
@@ -131,6 +132,13 @@ class Items(StoredArray):
         (slice(1000, 1001, None), slice(1536, 2048, None)) (1, 512) 1.0
         """
         most = items_in(max_nbytes, self.itemsize)
+        kept = not self._is_own_memory() and self._buffer._has_snapshots()
+        return self._blocks(most, writable=False if kept else None)
+
+    def _blocks(
+        self, most: int | None = None, *, writable: bool | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Go through what is populated, with windows that may write, as far as the array does."""
         if not self.nbytes:
             return iter(())
         return Blocks(
@@ -139,8 +147,9 @@ class Items(StoredArray):
             self._shape,
             self._dtype,
             self._order,
-            most,
+            items_in(None, self.itemsize) if most is None else most,
             in_files=not self._is_own_memory(),
+            writable=writable,
         )
 
     def _held(self) -> NDArray[np.int64]:
@@ -181,7 +190,8 @@ class Items(StoredArray):
             scalar for a single item; a copy for arrays of integers or booleans.
         """
         if not is_basic(key):
-            found = self._window()[as_arrays(key, self._shape, StoredArray)]
+            window = self._window(writable=False)
+            found = window[as_arrays(key, self._shape, StoredArray)]
             self._tell_loss()
             return found
         view = self._ghost[with_ellipsis(key)]
@@ -248,7 +258,7 @@ class Items(StoredArray):
         for index, block in blocks:
             self._fill(window[(*index, Ellipsis)], block)
         if has_field(key):
-            for index, block in self.blocks():
+            for index, block in self._blocks():
                 part = block[key]
                 part[~_in_ranges(value._numbers(index), held)] = np.zeros((), part.dtype)
         elif view.flags.c_contiguous and value._order == "C":
@@ -256,7 +266,7 @@ class Items(StoredArray):
             self._clear_gaps(place, view.nbytes, held * view.itemsize + place)
         else:
             selection = Selection(key, self._shape)
-            for index, block in self.blocks():
+            for index, block in self._blocks():
                 chosen = selection.within(index)
                 if chosen is not None:
                     numbers = selection.numbers(index, chosen, value._order)
@@ -308,7 +318,8 @@ class Items(StoredArray):
         """Make an array of a value, one that does not change when this array does."""
         if not isinstance(value, Items):
             return value[...] if isinstance(value, StoredArray) else value
-        return value._window().copy() if self._overlaps(value) else value._window()
+        window = value._window(writable=False)
+        return window.copy() if self._overlaps(value) else window
 
     def _overlaps(self, other: Any) -> bool:
         """Tell whether it may hold some of the bytes of another array, in memory or in a file."""
@@ -383,7 +394,7 @@ class Items(StoredArray):
 
     def _box_reader(self) -> Callable[[Any], NDArray[Any]]:
         """Return what gives the items of a box."""
-        window = self._window()
+        window = self._window(writable=False)
         if self._is_own_memory():
             return lambda index: window[(*index, Ellipsis)]
 
@@ -415,7 +426,7 @@ class Items(StoredArray):
         if not view.nbytes:
             return
         if has_field(key):
-            for _, block in self.blocks():
+            for _, block in self._blocks():
                 block[key] = np.zeros((), block[key].dtype)
             return
         run, outer = contiguous_run(view)
@@ -425,7 +436,7 @@ class Items(StoredArray):
         selection = Selection(key, self._shape)
         page, size = self._buffer.page_size, self.itemsize
         clear = self._mover().clear if page % size or self._offset % size else None
-        for index, block in self.blocks():
+        for index, block in self._blocks():
             part = selection.within(index)
             if part is None:
                 continue

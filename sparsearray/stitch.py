@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -29,10 +29,12 @@ from ._layout import reserve
 from ._memory import available_memory
 from ._new_file import PIECE
 from ._parts import Part, describe_part, find_parts, has_header
+from ._storage import Storage
 from ._text import size as written
 from .array import SparseArray
 from .buffer import SparseBuffer
 from .npy import MAGIC
+from .stored import StoredArray
 
 __all__ = ["StitchedArray", "stitch"]
 
@@ -113,8 +115,8 @@ def stitch(
     TypeError
         A part is no such thing, or holds objects.
     OSError
-        A part cannot be opened; or there are more of them than a process may have mappings (ENOMEM),
-        which ``vm.max_map_count`` sets.
+        A part cannot be opened; or there are more of them than a process may have mappings
+        (ENOMEM), which ``vm.max_map_count`` sets.
     MemoryError
         There are not enough addresses, or not enough memory for what must be copied.
 
@@ -383,28 +385,16 @@ def _data(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         start = last
 
 
-class Stitched:
+class Stitched(Storage):
     """What a stitched array lives in: parts of files."""
 
-    path: str | None = None
-    identity: tuple[int, int] | None = None
+    what = "parts of files"
 
     def __init__(self, parts: list[Part], mode: str) -> None:
         self.parts = parts
         self.mode = mode
 
-    def resize(
-        self,
-        array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-        dtype: np.dtype | None = None,
-    ) -> None:
-        """Refuse to: what is behind the last part of a file is not the array's."""
-        msg = f"a stitched array of shape {array.shape} cannot change its length"
-        raise ValueError(msg)
-
-    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:
+    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002
         """Tell of all parts, if they lie in files that have what the array shows."""
         found = [(part.path, part.offset, part.nbytes) for part in self.parts if part.path]
         return None if self.mode == "c" or len(found) < len(self.parts) else found
@@ -422,5 +412,18 @@ class Stitched:
                     return True
         return False
 
-    def close(self) -> None:
-        """Give nothing back: no descriptor is kept."""
+    def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
+        """Send the paths, unless some of it lies in memory."""
+        if any(part.path is None for part in self.parts):
+            return None
+        if array.buffer.damage:
+            array.buffer.flush()  # AccessError: what is kept or lost is not in the files
+        places = [(part.path, part.offset, part.nbytes) for part in self.parts]
+        return _stitch_again, (places, array.dtype, array.shape, self.mode)
+
+
+def _stitch_again(
+    places: list[tuple[str, int, int]], dtype: np.dtype, shape: tuple[int, ...], mode: str
+) -> StitchedArray:
+    """Load what was pickled by its paths."""
+    return _stitch(places, dtype, shape, mode, guess=False)

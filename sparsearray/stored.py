@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,11 @@ class StoredArray(NumpyFunctions, Closing):
         return self._store._storage.mode
 
     @property
+    def _lies_in(self) -> str:
+        """What it lies in, in words, where that has no path."""
+        return self._store._storage.what
+
+    @property
     def closed(self) -> bool:
         """Whether the buffer was closed."""
         return self._store._buffer.closed
@@ -160,7 +165,8 @@ class StoredArray(NumpyFunctions, Closing):
 
     def _check_writable(self) -> None:
         if self.mode == "r":
-            msg = f"assignment destination is read-only: {self.path!r} was opened with mode 'r'"
+            what = self._lies_in if self.path is None else repr(self.path)
+            msg = f"assignment destination is read-only: {what} was opened with mode 'r'"
             raise ValueError(msg)
 
     def _check_resize(self, shape: tuple[int, ...]) -> None:
@@ -425,12 +431,10 @@ class StoredArray(NumpyFunctions, Closing):
         store = self._store
         return store._buffer._settle() if store._owner else None
 
-    def __reduce__(self) -> NoReturn:
-        msg = (
-            f"a {type(self).__name__} cannot be pickled: save it, and open the file in the other "
-            "process"
-        )
-        raise TypeError(msg)
+    def __reduce__(self) -> tuple[Any, ...]:
+        from .parcel import pack
+
+        return pack(self)
 
     def __repr__(self) -> str:
         from .array_display import array_repr

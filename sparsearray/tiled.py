@@ -235,6 +235,26 @@ class TiledArray(TileItems):
         records.put(self._records)
         return TiledArray._of(records, self.shape)
 
+    def snapshot(self) -> TiledArray:
+        """
+        Make an array of what this one holds now, whatever becomes of it later.
+
+        Returns
+        -------
+        TiledArray
+            Nothing written to it reaches a file. Its length cannot change.
+
+        Raises
+        ------
+        ClosedError, AccessError, MemoryError, OSError
+            As `SparseArray.snapshot`, which says what it costs: boxes that are set cost the pages
+            that they touch, and only windows of `tile` that may write have more copied.
+        """
+        records = self._records
+        if not records._lies_in_files():
+            return self.copy()
+        return TiledArray._of(records._snapshot(Records), self.shape)
+
     def resize(self, shape: Any) -> None:
         """
         Make it longer or shorter along the first axis. It never moves: live windows stay valid.

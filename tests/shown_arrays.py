@@ -22,7 +22,7 @@ class Facts:
         self.shape = shape
         self.dtype = np.dtype(dtype)
         self.path = path
-        self.mode = mode
+        self.mode = mode if path else None
         self.nbytes = prod(shape) * self.dtype.itemsize
         self.indices = [tuple(slice(*span) for span in box) for box in boxes]
         self.value = np.zeros((), self.dtype) if value is None else np.array(value, self.dtype)

@@ -3,7 +3,6 @@
 import copy
 import gc
 import mmap
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -340,7 +339,7 @@ def test_over_a_buffer_of_the_users() -> None:
 
 
 def test_life() -> None:
-    """`with`, closed, not pickled, not resurrected."""
+    """`with`, closed, not resurrected."""
     with sparsearray.zeros(10) as array:
         assert not array.closed
         window = array[:3]
@@ -352,8 +351,6 @@ def test_life() -> None:
         with pytest.raises(ClosedError):
             call()
     assert "closed" in repr(array)
-    with pytest.raises(TypeError, match="pickled"):
-        pickle.dumps(array)
     with pytest.raises(ValueError, match="boom"), sparsearray.zeros(10) as array:
         window = array[...]
         raise ValueError("boom")

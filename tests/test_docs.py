@@ -100,7 +100,9 @@ def test_every_name_of_testing_is_in_the_reference(name):
     assert re.search(rf"^\.\. auto(class|function|data):: {name}\b", after, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Region"])
+@pytest.mark.parametrize(
+    "name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Region", "Ring", "RingReader"]
+)
 def test_every_attribute_is_in_the_reference(name):
     """Every public method and property has a directive or stands in the class's Attributes."""
     thing = getattr(sparsearray, name)
@@ -108,7 +110,9 @@ def test_every_attribute_is_in_the_reference(name):
     assert public_names(thing) - known == set()
 
 
-@pytest.mark.parametrize("name", ["SparseBuffer", "AtomicSlice", "SharedMemory"])
+@pytest.mark.parametrize(
+    "name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Ring", "RingReader"]
+)
 def test_every_attribute_has_a_docstring(name):
     """Whatever is public says what it is."""
     thing = getattr(sparsearray, name)

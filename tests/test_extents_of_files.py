@@ -520,3 +520,24 @@ def test_looking_for_holes_hides_no_write_error(look, by, sparse_server):
             getattr(buffer, look)()
         with pytest.raises(OSError, match="No space"):
             buffer.flush()
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_own_pages_alone(data_file):
+    """Asked for what is the buffer's own, files and shared memory count where they were copied only."""
+    path, _ = data_file
+    with SparseBuffer(64 * P) as buffer, shared_memory(4 * P) as memory:
+        buffer.map_file(0, 16 * P, path, copy_on_write=True)
+        buffer.map_file(16 * P, 16 * P, path)
+        buffer.map_file(32 * P, 4 * P, memory, writable=True)
+        buffer.alloc(40 * P, 8 * P)
+        buffer.read_at(0, 36 * P)
+        buffer.write_at(3 * P - 1, b"\0\0")
+        buffer.write_at(33 * P, b"shared")
+        buffer.write_at(45 * P, b"private")
+        expected = [[2 * P, 4 * P], [45 * P, 46 * P]]
+        assert buffer._own_extents(0, 64 * P).tolist() == expected
+        assert buffer._own_extents(3 * P + 5, 42 * P).tolist() == [
+            [3 * P + 5, 4 * P],
+            [45 * P, 45 * P + 5],
+        ]

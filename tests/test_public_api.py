@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 import sparsearray
-from sparsearray import AtomicSlice, SharedMemory, SparseArray, SparseBuffer, TiledArray
+from sparsearray import (
+    AtomicSlice,
+    Ring,
+    RingReader,
+    SharedMemory,
+    SparseArray,
+    SparseBuffer,
+    TiledArray,
+)
 
 NAMES = [
     "AccessError",
@@ -15,7 +23,10 @@ NAMES = [
     "ClosedError",
     "Damage",
     "OutOfBoundsError",
+    "OverrunError",
     "Region",
+    "Ring",
+    "RingReader",
     "SharedMemory",
     "SparseArray",
     "SparseBuffer",
@@ -27,6 +38,7 @@ NAMES = [
     "__version__",
     "install_fault_handler",
     "open",
+    "ring",
     "save",
     "shared_memory",
     "stitch",
@@ -62,6 +74,7 @@ SIGNATURES = {
         "scatter": "(self, offsets, values)",
         "set_name": "(self, offset, nbytes, name)",
         "set_writable": "(self, offset, nbytes, writable)",
+        "snapshot": "(self, name=None)",
         "unmap": "(self, offset, nbytes)",
         "window": "(self, offset, shape, dtype='u1', *, writable=None, strides=None, order='C')",
         "write_at": "(self, offset, data)",
@@ -97,6 +110,7 @@ SIGNATURES = {
         "round": "(self, decimals=0, out=None)",
         "save": "(self, path, *, progress=False)",
         "save_to": "(self, path)",
+        "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "trim": "(self, *, progress=False)",
@@ -132,6 +146,7 @@ SIGNATURES = {
         "round": "(self, decimals=0, out=None)",
         "save": "(self, path, *, progress=False)",
         "save_to": "(self, path)",
+        "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "tile": "(self, *numbers)",
@@ -149,7 +164,21 @@ SIGNATURES = {
         "load": "(self, item)",
         "store": "(self, item, value)",
     },
-    SharedMemory: {"close": "(self)", "fileno": "(self)"},
+    SharedMemory: {
+        "close": "(self)",
+        "fileno": "(self)",
+        "receive": "(sock)",
+        "send": "(self, sock)",
+    },
+    Ring: {
+        "close": "(self)",
+        "last": "(self, n=None)",
+        "push": "(self, items)",
+        "read": "(self, start, n)",
+        "reader": "(self, start=None)",
+        "window": "(self, start, n)",
+    },
+    RingReader: {"read": "(self, n=None)"},
 }
 PROPERTIES = [
     "address",
@@ -214,11 +243,15 @@ ORDER = [
     "_tile_clearing",
     "tile_items",
     "tiled",
+    "parcel",
     "retile",
     "creation",
     "files",
     "_parts",
     "stitch",
+    "_ring_memory",
+    "ring_reader",
+    "ring",
     "_svg",
     "display",
     "array_display",
@@ -278,6 +311,7 @@ FUNCTIONS = {
     "open": (
         "(path, mode='r', *, dtype=None, shape=None, tiles=None, maxshape=None, reserve=False)"
     ),
+    "ring": "(count, dtype=<class 'float'>, *, memory=None, name=None)",
     "save": "(path, array, *, progress=False)",
     "shared_memory": "(nbytes, name=None, *, hugepage_size=None)",
     "stitch": "(parts, dtype=None, shape=None, *, mode='r')",

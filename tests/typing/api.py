@@ -1,10 +1,11 @@
 """Checked by mypy, not run: the public API as users annotate it."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
 
+import sparsearray
 from sparsearray import AccessError, AtomicSlice, Region, SharedMemory, SparseBuffer, shared_memory
 
 
@@ -32,3 +33,13 @@ def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
     except AccessError as error:
         assert_type(error.offset, int)
         assert_type(error.reason, str)
+
+
+def push(ring: sparsearray.Ring, memory: SharedMemory) -> None:
+    """Make a ring, push to it and read."""
+    assert_type(sparsearray.ring(10, "f4", memory=memory), sparsearray.Ring)
+    ring.push([1, 2, 3])
+    ring.push(np.arange(5))
+    assert_type(ring.last(3), NDArray[Any])
+    assert_type(ring.pushed, int)
+    assert_type(ring.reader().read(), NDArray[Any])
