@@ -19,7 +19,6 @@ from sparsearray import (
     ClosedError,
     SparseArray,
     SparseBuffer,
-    SparseDamageWarning,
     TiledArray,
     shared_memory,
 )
