@@ -112,7 +112,20 @@ def _look_at(sources: list[Any], taking: _Taking) -> list[Part]:
         for (n, file), size in zip(files.items(), sizes, strict=True)
     }
     found.update((n, _parts_of(n, array)) for n, array in arrays.items())
+    _check_sizes([part for n in arrays for part in found[n] if part.path is not None])
     return [part for n in range(len(sources)) for part in found[n]]
+
+
+def _check_sizes(parts: list[Part]) -> None:
+    """Raise ValueError for a part of an array whose file was cut short since it was opened."""
+    sizes = look_at_files([os.fsencode(str(part.path)) for part in parts])
+    for part, size in zip(parts, sizes, strict=True):
+        if part.offset + part.nbytes > size:
+            msg = (
+                f"{describe_part(part)}: cut short: its {part.nbytes} bytes at {part.offset} end at "
+                f"byte {part.offset + part.nbytes}, and the file has {max(size, 0)}"
+            )
+            raise ValueError(msg)
 
 
 def _as_file(number: int, source: Any) -> tuple[str, int, int]:
@@ -224,7 +237,8 @@ def _parts_of(number: int, array: SparseArray) -> list[Part]:
         msg = f"{what}: in Fortran order, in which axis 0 cannot be joined"
         raise ValueError(msg)
     tail, dtype = array.shape[1:], array.dtype
-    places = array._storage.places(array)
+    # What is kept for a full disk is in no file yet.
+    places = None if array.buffer.damage else array._storage.places(array)
     if not places or not array.nbytes:
         return [Part(number, None, 0, array.nbytes, dtype, array.shape, array)]
     row = prod(tail) * dtype.itemsize
