@@ -75,6 +75,9 @@ def find_parts(
         As `stitch`, naming the part.
     """
     wanted = None if dtype is None else plain_dtype(dtype)
+    if wanted is not None and not wanted.itemsize:
+        msg = f"items of {wanted} have no bytes"
+        raise ValueError(msg)
     sizes = None if shape is None else _as_sizes(shape)
     found = _look_at(sources, _Taking(may_be_raw=wanted is not None, guess=guess))
     if not found:
@@ -135,7 +138,12 @@ def _as_file(number: int, source: Any) -> tuple[str, int, int]:
         if len(source) != 3:
             msg = f"part {number}: a tuple of {len(source)}, not (path, offset, nbytes)"
             raise ValueError(msg)
-        path, offset, nbytes = source[0], index(source[1]), index(source[2])
+        path = source[0]
+        try:
+            offset, nbytes = index(source[1]), index(source[2])
+        except TypeError as error:
+            msg = f"{_name(number, path)}: {error}"
+            raise TypeError(msg) from None
         if offset < 0 or nbytes < 0:
             msg = f"{_name(number, path)}: {nbytes} bytes at {offset}: negative"
             raise ValueError(msg)
@@ -203,6 +211,9 @@ def _as_npy(number: int, name: str, *, may_be_raw: bool) -> Part | None:
     if header.dtype.hasobject:
         msg = f"{what}: dtype {header.dtype} holds Python objects"
         raise TypeError(msg)
+    if not header.dtype.itemsize:
+        msg = f"{what}: items of {header.dtype} have no bytes"
+        raise ValueError(msg)
     if not header.shape:
         msg = f"{what}: a single item, without an axis 0"
         raise ValueError(msg)
@@ -264,9 +275,6 @@ def _fit(
         by = f"part {typed.number}"
     else:
         msg = f"{describe_part(parts[0])}: bytes of a file need dtype="
-        raise ValueError(msg)
-    if not found.itemsize:
-        msg = f"items of {found} have no bytes"
         raise ValueError(msg)
     tail = inner
     if sizes is not None:

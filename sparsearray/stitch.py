@@ -32,6 +32,7 @@ from ._parts import Part, describe_part, find_parts, has_header
 from ._text import size as written
 from .array import SparseArray
 from .buffer import SparseBuffer
+from .errors import ClosedError
 from .npy import MAGIC
 
 __all__ = ["StitchedArray", "stitch"]
@@ -172,8 +173,12 @@ def _stitch(
     buffer = reserve(plan.offset + prod(plan.shape) * plan.dtype.itemsize, _name(plan.parts))
     try:
         files = _place(buffer, plan, mode)
-    except BaseException:
-        buffer.close()  # now, and not when nobody looks at the error any more
+    except BaseException as error:
+        # Now, and not when nobody looks at the error any more; the core may have given it up itself.
+        with suppress(ClosedError):
+            buffer.close()
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            plan.check_mappings()
         raise
     return StitchedArray._made(buffer, plan, Stitched(plan.parts, mode, files))
 
@@ -213,7 +218,10 @@ class Plan:
         for piece in self.pieces:
             if piece.copied:
                 self._count_copy(piece, writes=writes)
-        self._check_limits()
+        self._check_memory()
+        # To count them takes a while, and where there are too many the system says so as well.
+        if len(self.pieces) > _MANY:
+            self.check_mappings()
 
     def _choose_offset(self) -> int:
         """Find where the first byte lies in its page, so that most parts need no copy."""
@@ -260,7 +268,7 @@ class Plan:
                 raise ValueError(msg)
             self.nbytes_copied += nbytes
 
-    def _check_limits(self) -> None:
+    def _check_memory(self) -> None:
         free = available_memory()
         if free is not None and self.nbytes_copied > free:
             msg = (
@@ -268,8 +276,10 @@ class Plan:
                 f"copied, and {written(free)} of memory are free"
             )
             raise MemoryError(msg)
-        # To count them takes a while, and where there are too many the system says so as well.
-        count = count_mappings() if len(self.pieces) > _MANY else None
+
+    def check_mappings(self) -> None:
+        """Raise OSError where the process cannot have as many mappings as this takes."""
+        count = count_mappings()
         if count is None:
             return
         used, limit = count

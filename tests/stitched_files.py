@@ -86,9 +86,7 @@ def make_triple(folder: Path, name: str, rows: np.ndarray, offset: int = P) -> S
     """Make a file with the rows in its middle."""
     path = folder / f"{name}.bin"
     path.write_bytes(b"\xee" * offset + rows.tobytes() + b"\xee" * 100)
-    return Source(
-        (os.fsencode(path), offset, rows.nbytes), rows, [Run(path, offset, rows.nbytes)]
-    )
+    return Source((os.fsencode(path), offset, rows.nbytes), rows, [Run(path, offset, rows.nbytes)])
 
 
 def make_crooked(folder: Path, name: str, rows: np.ndarray) -> Source:
@@ -130,7 +128,9 @@ def make_opened(mode: Any) -> Any:
 def make_stitched(folder: Path, name: str, rows: np.ndarray) -> Source:
     """Make a stitched one, of two raw files."""
     half = len(rows) // 2
-    parts = [make_raw(folder, f"{name}-{i}", part) for i, part in enumerate((rows[:half], rows[half:]))]
+    parts = [
+        make_raw(folder, f"{name}-{i}", part) for i, part in enumerate((rows[:half], rows[half:]))
+    ]
     parts = [part for part in parts if part.rows.nbytes]
     array = sparsearray.stitch([part.given for part in parts], rows.dtype, (-1, *rows.shape[1:]))
     return Source(array, rows, [run for part in parts for run in part.runs])

@@ -50,14 +50,18 @@ def plans(draw: st.DrawFn) -> tuple[np.dtype, tuple[int, ...], list[tuple[str, i
         st.integers(0, 3),
         st.sampled_from([-1, 0, 0, 0, 1]),
     )
-    parts = draw(st.lists(st.tuples(st.sampled_from(sorted(KINDS)), lengths), min_size=1, max_size=7))
+    parts = draw(
+        st.lists(st.tuples(st.sampled_from(sorted(KINDS)), lengths), min_size=1, max_size=7)
+    )
     return dtype, tail, parts
 
 
 def make_rows(number: int, count: int, dtype: np.dtype, tail: tuple[int, ...]) -> np.ndarray:
     """Make rows whose bytes are all different from those of other parts, and none zero."""
     nbytes = count * int(np.prod(tail)) * dtype.itemsize
-    return np.ndarray((count, *tail), dtype, bytearray(counting(nbytes + 37 * number)[37 * number :]))
+    return np.ndarray(
+        (count, *tail), dtype, bytearray(counting(nbytes + 37 * number)[37 * number :])
+    )
 
 
 def joined(sources: list[Source]) -> bytes:
@@ -112,7 +116,9 @@ def test_parts_of_every_kind(plan: Any, mode: Any, memory_folder: Path) -> None:
     pages=st.lists(st.integers(1, 3), min_size=1, max_size=6),
     rest=st.integers(0, 4095),
 )
-def test_whole_pages_need_no_copy(kind: str, pages: list[int], rest: int, memory_folder: Path) -> None:
+def test_whole_pages_need_no_copy(
+    kind: str, pages: list[int], rest: int, memory_folder: Path
+) -> None:
     """Parts of one kind and of whole pages are not copied, and the last one may end anywhere."""
     lengths = [n * P for n in pages]
     lengths[-1] += rest
@@ -274,7 +280,11 @@ def test_saving_over_a_part(tmp_path: Path, unchanged_files: Any) -> None:
             array.save(tmp_path / name)
     array = stitch([source.given for source in sources])
     array.save(tmp_path / "0.npy")
-    assert np.load(tmp_path / "0.npy").tobytes() == b"\1" * P + b"\2" * P == np.asarray(array).tobytes()
+    assert (
+        np.load(tmp_path / "0.npy").tobytes()
+        == b"\1" * P + b"\2" * P
+        == np.asarray(array).tobytes()
+    )
 
 
 def test_assigning_from_its_own_files(tmp_path: Path) -> None:
@@ -351,7 +361,10 @@ def test_changing_the_folder(how: str, tmp_path: Path, monkeypatch: pytest.Monke
         names.append({"str": name, "bytes": name.encode(), "PathLike": Path(name)}[how])
     array = stitch(names, "u1", mode="r+")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert [path for path, _, _ in array.parts] == [str(tmp_path / "0.raw"), str(tmp_path / "1.raw")]
+    assert [path for path, _, _ in array.parts] == [
+        str(tmp_path / "0.raw"),
+        str(tmp_path / "1.raw"),
+    ]
     assert array.sum() == 3 * P
     array[0] = 9
     array.flush()
@@ -431,7 +444,7 @@ def test_run_is_independent_of_order_of_collection(tmp_path: Path) -> None:
     memory.close()
     del parts, memory
     gc.collect()
-    assert np.asarray(array)[: P].tobytes() == source.rows.tobytes()
+    assert np.asarray(array)[:P].tobytes() == source.rows.tobytes()
     assert np.flatnonzero(np.asarray(array)[P:]).tolist() == [P, P + 1, P + 2]
     assert array.nbytes_stored <= 2 * P + P  # holes of memory stay holes
 
