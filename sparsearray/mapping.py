@@ -266,8 +266,8 @@ class PageMapping(GuardedAccess):
         Returns
         -------
         (ndarray of records, Exception or None)
-            Of each that is mapped ``"device"``, ``"inode"`` and its first bytes, ``"start"``; and why
-            the next was not.
+            Of each that is mapped ``"device"``, ``"inode"`` and its first bytes, ``"start"``; and
+            why the next was not.
         """
         found: NDArray[np.void] = np.zeros(len(windows), _FOUND)
         for first in range(0, len(windows), _MANY):

@@ -114,8 +114,8 @@ def stitch(
     TypeError
         A part is no such thing, or holds objects.
     OSError
-        A part cannot be opened; or there are more of them than a process may have mappings (ENOMEM),
-        which ``vm.max_map_count`` sets.
+        A part cannot be opened; or there are more of them than a process may have mappings
+        (ENOMEM), which ``vm.max_map_count`` sets.
     MemoryError
         There are not enough addresses, or not enough memory for what must be copied.
 
@@ -124,8 +124,8 @@ def stitch(
     A part takes no memory where it consists of whole pages (of 4 KiB on most machines) of its file,
     and begins where a page of the result does: raw files and .npy files of ours of whole pages do,
     as ``save(..., parts=n)`` writes them. Where parts meet within a page, that page is copied: .npy
-    files of numpy's begin within one, and so cost a page each. A part whose pages lie otherwise than
-    those of most others is copied whole. What is copied does not change when the file does.
+    files of numpy's begin within one, and so cost a page each. A part whose pages lie otherwise
+    than those of most others is copied whole. What is copied does not change when the file does.
 
     No descriptor is kept. A file that is renamed or replaced stays part of the array; but nobody
     then knows where it has holes.
@@ -174,7 +174,7 @@ def _stitch(
     try:
         files = _place(buffer, plan, mode)
     except BaseException as error:
-        # Now, and not when nobody looks at the error any more; the core may have given it up itself.
+        # Now, and not when nobody looks at the error any more; the core may have closed it itself.
         with suppress(ClosedError):
             buffer.close()
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
@@ -437,15 +437,15 @@ class Stitched:
     def resize(
         self,
         array: SparseArray,
-        shape: tuple[int, ...],
-        fill: Callable[[], None] | None = None,
-        dtype: np.dtype | None = None,
+        shape: tuple[int, ...],  # noqa: ARG002
+        fill: Callable[[], None] | None = None,  # noqa: ARG002
+        dtype: np.dtype | None = None,  # noqa: ARG002
     ) -> None:
         """Refuse to: what is behind the last part of a file is not the array's."""
         msg = f"a stitched array of shape {array.shape} cannot change its length"
         raise ValueError(msg)
 
-    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:
+    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002
         """Tell of all parts, if they lie in files that have what the array shows."""
         found = [(part.path, part.offset, part.nbytes) for part in self.parts if part.path]
         if self.mode == "c" or len(found) < len(self.parts):
@@ -463,7 +463,7 @@ class Stitched:
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
-        facts = os.stat(path)
+        facts = Path(path).stat()
     except OSError:
         return None
     return facts.st_dev, facts.st_ino

@@ -95,7 +95,7 @@ SIGNATURES = {
         "resize": "(self, shape)",
         "retile": "(self, tiles, *, progress=False)",
         "round": "(self, decimals=0, out=None)",
-        "save": "(self, path, *, progress=False)",
+        "save": "(self, path, *, parts=None, progress=False)",
         "save_to": "(self, path)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
@@ -130,7 +130,7 @@ SIGNATURES = {
         "resize": "(self, shape)",
         "retile": "(self, tiles, *, progress=False)",
         "round": "(self, decimals=0, out=None)",
-        "save": "(self, path, *, progress=False)",
+        "save": "(self, path, *, parts=None, progress=False)",
         "save_to": "(self, path)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
@@ -185,6 +185,7 @@ ORDER = [
     "buffer",
     "npy",
     "_progress",
+    "_splitting",
     "_mover",
     "_selection",
     "_zero",
@@ -278,7 +279,7 @@ FUNCTIONS = {
     "open": (
         "(path, mode='r', *, dtype=None, shape=None, tiles=None, maxshape=None, reserve=False)"
     ),
-    "save": "(path, array, *, progress=False)",
+    "save": "(path, array, *, parts=None, progress=False)",
     "shared_memory": "(nbytes, name=None, *, hugepage_size=None)",
     "stitch": "(parts, dtype=None, shape=None, *, mode='r')",
     "zeros": (
