@@ -65,6 +65,7 @@ def make_rows(number: int, count: int, dtype: np.dtype, tail: tuple[int, ...]) -
 
 
 def joined(sources: list[Source]) -> bytes:
+    """Join what all parts hold."""
     return b"".join(source.rows.tobytes() for source in sources)
 
 

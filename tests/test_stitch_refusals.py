@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import sparsearray
 from sparsearray import ClosedError, SparseBuffer, stitch
 
 from .array_files import GOOD, make_npy
-from .stitched_files import P, mappings
+from .stitched_files import P
 
 Caller = Callable[..., str]
 
@@ -44,44 +43,52 @@ def good(tmp_path: Path) -> Path:
 
 
 def write(path: Path, data: bytes) -> Path:
+    """Make a file of some bytes."""
     path.write_bytes(data)
     return path
 
 
 def saved(path: Path, array: Any) -> Path:
+    """Make a .npy file of numpy's, whatever its name."""
     with path.open("wb") as file:
         np.save(file, array)
     return path
 
 
 def tiled(path: Path) -> Path:
+    """Make one of tiles."""
     sparsearray.save(path, sparsearray.zeros((64, 64), tiles=(8, 8)))
     return path
 
 
 def directory(path: Path) -> Path:
+    """Make a folder."""
     path.mkdir()
     return path
 
 
 def pipe(path: Path) -> Path:
+    """Make a pipe."""
     os.mkfifo(path)
     return path
 
 
 def cut(path: Path) -> Path:
+    """Make a .npy file that ends a byte early."""
     saved(path, np.zeros((100, 8)))
     os.truncate(path, path.stat().st_size - 1)
     return path
 
 
 def closed_array(_path: Path) -> Any:
+    """Make an array, and close it."""
     array = sparsearray.zeros((4, 8))
     array.close()
     return array
 
 
 def fortran_array(path: Path) -> Any:
+    """Make an array in Fortran order."""
     saved(path, np.asfortranarray(np.zeros((4, 8))))
     return sparsearray.open(path)
 
@@ -207,7 +214,7 @@ def test_empty_raw_file(tmp_path: Path) -> None:
         stitch(paths, "u1")
 
 
-def test_a_part_that_was_cut(tmp_path: Path, good: Path) -> None:
+def test_a_part_that_was_cut(good: Path) -> None:
     """The file of an array became shorter since: it is refused, and not full of zeros."""
     array = sparsearray.open(good)
     stitched = stitch([good, good])
@@ -386,9 +393,7 @@ def test_at_the_limit_of_mappings(run_ok: Caller, quick_folder: Path) -> None:
     assert printed == "done\n"
 
 
-def test_no_memory_for_copies(
-    tmp_path: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_no_memory_for_copies(tmp_path: Path) -> None:
     """What must be copied and finds no memory is a MemoryError before anything is mapped or read."""
     free = int(re.search(r"MemTotal: *(\d+)", Path("/proc/meminfo").read_text())[1]) << 10  # type: ignore[index]
     swap = int(re.search(r"SwapTotal: *(\d+)", Path("/proc/meminfo").read_text())[1]) << 10  # type: ignore[index]
@@ -417,10 +422,9 @@ def test_more_than_there_are_addresses(tmp_path: Path) -> None:
         assert array.shape == (3 << 40,)
 
 
-def test_buffers_are_not_parts(tmp_path: Path) -> None:
+def test_buffers_are_not_parts() -> None:
     """A SparseBuffer has neither shape nor dtype; an array over it has."""
     buffer = SparseBuffer(P)
     buffer.alloc(0, P)
     with pytest.raises(TypeError, match="part 0: SparseBuffer is neither"):
         stitch([buffer], "u1")
-    assert mappings() > 0
