@@ -35,12 +35,12 @@ void sa_look_at_files(const char *names, uint64_t count, int64_t *sizes) {
 }
 
 int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, uint64_t count, int mode,
-                 int skip_holes, char *starts, sa_report *ret) try {
+                 int skip_holes, sa_found_file *found, sa_report *ret) try {
     OsFile facts = {};
-    for (uint64_t i = 0; i < count; i++, places += 3, names += strlen(names) + 1) {
+    for (uint64_t i = 0; i < count; i++, places += 3, found++, names += strlen(names) + 1) {
         ret->value = i;
         Descriptor file{open_file(names, mode == SA_FILE_WRITE)};
-        if (file.fd < 0 || pread(file.fd, starts + 8 * i, 8, 0) < 0)
+        if (file.fd < 0 || pread(file.fd, found->start, sizeof found->start, 0) < 0)
             return system_error(errno, names, ret);
         Exclusive lock(r->lock);
         Range range;
@@ -52,6 +52,8 @@ int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, ui
         if (int code = map_as_asked(r, request, ret))
             return code;
         facts = request.facts;
+        found->device = facts.device;
+        found->inode = facts.inode;
     }
     return SA_OK;
 } catch (const std::bad_alloc &) {

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from io import FileIO
 
-__all__ = ["PIECE", "cuts", "name_file", "replacing", "take_room", "write_all", "write_filled"]
+__all__ = [
+    "PIECE",
+    "Replacements",
+    "cuts",
+    "find_old",
+    "name_file",
+    "replacing",
+    "take_room",
+    "write_all",
+    "write_filled",
+]
 
 PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
 _PAGE = 4096  # what a hole on disk is made of
@@ -72,6 +82,75 @@ def replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
 
     If the block raises, nothing is left of it, and the old file is as it was.
     """
+    with Replacements() as files, files.writing(name, access) as file:
+        yield file
+
+
+class Replacements:
+    """
+    Files that are written beside others, and put in their places when all of them are on disk.
+
+    They are, at the end of its ``with`` block. If that raises, nothing is left of them, and the old
+    files are as they were.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Path, Path, str]] = []  # beside, target, as the caller named it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        try:
+            folders = dict.fromkeys(target.parent for _, target, _ in self._waiting)
+            while kind is None and self._waiting:
+                beside, target, name = self._waiting[0]
+                try:
+                    beside.replace(target)
+                except OSError as error:
+                    name_file(error, name, str(beside))
+                    raise
+                del self._waiting[0]
+        finally:
+            for beside, _, _ in self._waiting:
+                with suppress(OSError):
+                    beside.unlink()
+        if kind is None:
+            for folder in folders:
+                _sync_folder(folder)
+
+    @contextmanager
+    def writing(self, name: str, access: int = os.W_OK) -> Iterator[FileIO]:
+        """Write one of them, beside the one of that name."""
+        target, old = find_old(name, access)
+        # As bytes: a name has 255 of them at most, however many a character takes.
+        label = os.fsdecode(os.fsencode(target.name)[:200])
+        beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+
+        def opener(path: str, flags: int) -> int:
+            # Nobody else reads in it meanwhile what the old file keeps from them.
+            return os.open(path, flags, 0o666 if old is None else 0o600)
+
+        self._waiting.append((beside, target, name))
+        try:
+            with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
+                if old is not None:
+                    with suppress(PermissionError):
+                        os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                yield file
+                os.fsync(file.fileno())
+        except BaseException as error:
+            name_file(error, name, str(beside))
+            raise
+
+
+def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | None]:
+    """
+    Look at what is to be replaced: where it is, and what it is, if it is there.
+
+    Raises OSError for what cannot be: no regular file, or one without the right to `access` it.
+    """
     if name.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))
@@ -84,29 +163,7 @@ def replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
             raise OSError(errno.EINVAL, "not a regular file", name)
         if not os.access(target, access):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
-    # As bytes: a name has 255 of them at most, however many a character takes.
-    label = os.fsdecode(os.fsencode(target.name)[:200])
-    beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
-
-    def opener(path: str, flags: int) -> int:
-        # Nobody else reads in it meanwhile what the old file keeps from them.
-        return os.open(path, flags, 0o666 if old is None else 0o600)
-
-    try:
-        with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
-            if old is not None:
-                with suppress(PermissionError):
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-            yield file
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink()
-        name_file(error, name, str(beside))
-        raise
-    _sync_folder(target.parent)
+    return target, old
 
 
 def _sync_folder(folder: Path) -> None:

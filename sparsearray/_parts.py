@@ -16,7 +16,7 @@ from ._layout import layout
 from ._tiling import Tiling
 from .array import SparseArray
 from .errors import ClosedError
-from .npy import MAGIC, read_header
+from .npy import MAGIC, Header, read_header
 
 __all__ = ["Part", "describe_part", "find_parts", "has_header"]
 
@@ -75,6 +75,9 @@ def find_parts(
         As `stitch`, naming the part.
     """
     wanted = None if dtype is None else plain_dtype(dtype)
+    if wanted is not None and not wanted.itemsize:
+        msg = f"items of {wanted} have no bytes"
+        raise ValueError(msg)
     sizes = None if shape is None else _as_sizes(shape)
     found = _look_at(sources, _Taking(may_be_raw=wanted is not None, guess=guess))
     if not found:
@@ -112,7 +115,20 @@ def _look_at(sources: list[Any], taking: _Taking) -> list[Part]:
         for (n, file), size in zip(files.items(), sizes, strict=True)
     }
     found.update((n, _parts_of(n, array)) for n, array in arrays.items())
+    _check_sizes([part for n in arrays for part in found[n] if part.path is not None])
     return [part for n in range(len(sources)) for part in found[n]]
+
+
+def _check_sizes(parts: list[Part]) -> None:
+    """Raise ValueError for a part of an array whose file was cut short since it was opened."""
+    sizes = look_at_files([os.fsencode(str(part.path)) for part in parts])
+    for part, size in zip(parts, sizes, strict=True):
+        if part.offset + part.nbytes > size:
+            msg = (
+                f"{describe_part(part)}: cut short: its {part.nbytes} bytes at {part.offset} end "
+                f"at byte {part.offset + part.nbytes}, and the file has {max(size, 0)}"
+            )
+            raise ValueError(msg)
 
 
 def _as_file(number: int, source: Any) -> tuple[str, int, int]:
@@ -122,7 +138,12 @@ def _as_file(number: int, source: Any) -> tuple[str, int, int]:
         if len(source) != 3:
             msg = f"part {number}: a tuple of {len(source)}, not (path, offset, nbytes)"
             raise ValueError(msg)
-        path, offset, nbytes = source[0], index(source[1]), index(source[2])
+        path = source[0]
+        try:
+            offset, nbytes = index(source[1]), index(source[2])
+        except TypeError as error:
+            msg = f"{_name(number, path)}: {error}"
+            raise TypeError(msg) from None
         if offset < 0 or nbytes < 0:
             msg = f"{_name(number, path)}: {nbytes} bytes at {offset}: negative"
             raise ValueError(msg)
@@ -173,6 +194,7 @@ def has_header(path: str) -> bool:
 
 def _as_npy(number: int, name: str, *, may_be_raw: bool) -> Part | None:
     """Take it for a .npy file; None where it is a raw one, which may be."""
+    what = _name(number, name)
     try:
         if not has_header(name):
             if may_be_raw:
@@ -181,35 +203,48 @@ def _as_npy(number: int, name: str, *, may_be_raw: bool) -> Part | None:
             raise ValueError(msg)  # noqa: TRY301 - named below, as what numpy finds is
         with opened(name, writable=False) as file:
             header, size = read_header(file.fd), os.fstat(file.fd).st_size
+        _check_header(header, size)
+    except TypeError as error:
+        msg = f"{what}: {error}"
+        raise TypeError(msg) from error
     except ValueError as error:
-        msg = f"{_name(number, name)}: {error}"
+        msg = f"{what}: {error}"
         raise ValueError(msg) from error
     except OSError as error:
         raise OSError(error.errno, f"part {number}: {error.strerror}", name) from None
-    what = _name(number, name)
-    if header.dtype.hasobject:
-        msg = f"{what}: dtype {header.dtype} holds Python objects"
-        raise TypeError(msg)
-    if not header.shape:
-        msg = f"{what}: a single item, without an axis 0"
-        raise ValueError(msg)
-    if header.order == "F" and len(header.shape) > 1:
-        msg = f"{what}: in Fortran order, in which axis 0 cannot be joined"
-        raise ValueError(msg)
-    if Tiling.of_record(header.dtype, header.shape) is not None:
-        msg = (
-            f"{what}: stored tile by tile; open(path).retile(None) makes an array in C order of it"
-        )
-        raise ValueError(msg)
-    if header.stop > size:
-        msg = (
-            f"{what}: cut short: shape {header.shape} of {header.dtype} ends at byte {header.stop}, "
-            f"and the file has {size}"
-        )
-        raise ValueError(msg)
     nbytes = header.stop - header.start
     sizes, dtype = layout(header.shape, header.dtype)
     return Part(number, name, header.start, nbytes, dtype, sizes)
+
+
+def _check_header(header: Header, size: int) -> None:
+    """Raise an error for a .npy file of `size` bytes that cannot be part of another array."""
+    if header.dtype.hasobject:
+        msg = f"dtype {header.dtype} holds Python objects"
+        raise TypeError(msg)
+    if not header.dtype.itemsize:
+        msg = f"items of {header.dtype} have no bytes"
+        raise ValueError(msg)
+    _check_order(header.shape, header.order)
+    if Tiling.of_record(header.dtype, header.shape) is not None:
+        msg = "stored tile by tile; open(path).retile(None) makes an array in C order of it"
+        raise ValueError(msg)
+    if header.stop > size:
+        msg = (
+            f"cut short: shape {header.shape} of {header.dtype} ends at byte {header.stop}, and "
+            f"the file has {size}"
+        )
+        raise ValueError(msg)
+
+
+def _check_order(shape: tuple[int, ...], order: str) -> None:
+    """Raise ValueError for an array whose rows do not lie one after another."""
+    if not shape:
+        msg = "a single item, without an axis 0"
+        raise ValueError(msg)
+    if order == "F" and len(shape) > 1:
+        msg = "in Fortran order, in which axis 0 cannot be joined"
+        raise ValueError(msg)
 
 
 def _parts_of(number: int, array: SparseArray) -> list[Part]:
@@ -217,14 +252,14 @@ def _parts_of(number: int, array: SparseArray) -> list[Part]:
     if array.closed:
         msg = f"{what}: closed"
         raise ClosedError(msg)
-    if not array.shape:
-        msg = f"{what}: a single item, without an axis 0"
-        raise ValueError(msg)
-    if array.order == "F" and array.ndim > 1:
-        msg = f"{what}: in Fortran order, in which axis 0 cannot be joined"
-        raise ValueError(msg)
+    try:
+        _check_order(array.shape, array.order)
+    except ValueError as error:
+        msg = f"{what}: {error}"
+        raise ValueError(msg) from None
     tail, dtype = array.shape[1:], array.dtype
-    places = array._storage.places(array)
+    # What is kept for a full disk is in no file yet.
+    places = None if array.buffer.damage else array._storage.places(array)
     if not places or not array.nbytes:
         return [Part(number, None, 0, array.nbytes, dtype, array.shape, array)]
     row = prod(tail) * dtype.itemsize
@@ -251,33 +286,32 @@ def _fit(
     else:
         msg = f"{describe_part(parts[0])}: bytes of a file need dtype="
         raise ValueError(msg)
-    if not found.itemsize:
-        msg = f"items of {found} have no bytes"
-        raise ValueError(msg)
     tail = inner
     if sizes is not None:
         tail = (*sizes[1:], *inner)
     elif typed is not None:
         tail = typed.shape[1:]
-    row = prod(tail) * found.itemsize
-    rows = 0
-    for part in parts:
-        if part.dtype is None:
-            if not row or part.nbytes % row:
-                unit = f"rows of {tail} {found}" if tail else f"items of {found}"
-                msg = f"{describe_part(part)}: {part.nbytes} bytes are no whole {unit}, of {row} bytes"
-                raise ValueError(msg)
-            rows += part.nbytes // row
-            continue
-        if part.dtype != found:
-            msg = f"{describe_part(part)}: dtype {part.dtype}, and not {found} as {by}"
-            raise ValueError(msg)
-        if part.shape[1:] != tail:
-            msg = f"{describe_part(part)}: shape {part.shape}, which does not end in {tail}"
-            raise ValueError(msg)
-        rows += part.shape[0]
+    rows = sum(_count_rows(part, found, tail, by) for part in parts)
     if sizes is not None and sizes[0] not in (-1, rows):
         msg = f"stitch: the parts make shape {(rows, *tail)}, not {sizes}"
         raise ValueError(msg)
     shape, found = layout((rows, *tail), found)
     return [part for part in parts if part.nbytes], found, shape
+
+
+def _count_rows(part: Part, dtype: np.dtype, tail: tuple[int, ...], by: str) -> int:
+    """Tell how many rows of `tail` a part has; ValueError where it has others."""
+    row = prod(tail) * dtype.itemsize
+    if part.dtype is None:
+        if not row or part.nbytes % row:
+            unit = f"rows of {tail} {dtype}" if tail else f"items of {dtype}"
+            msg = f"{describe_part(part)}: {part.nbytes} bytes are no whole {unit}, of {row} bytes"
+            raise ValueError(msg)
+        return part.nbytes // row
+    if part.dtype != dtype:
+        msg = f"{describe_part(part)}: dtype {part.dtype}, and not {dtype} as {by}"
+        raise ValueError(msg)
+    if part.shape[1:] != tail:
+        msg = f"{describe_part(part)}: shape {part.shape}, which does not end in {tail}"
+        raise ValueError(msg)
+    return part.shape[0]

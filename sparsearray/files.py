@@ -6,11 +6,11 @@ import builtins
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,11 +19,22 @@ from ._binding import plain_dtype
 from ._descriptor import Descriptor
 from ._layout import as_maxshape, layout
 from ._layout import reserve as reserve_addresses
-from ._new_file import PIECE, cuts, name_file, replacing, take_room, write_all, write_filled
+from ._new_file import (
+    PIECE,
+    Replacements,
+    cuts,
+    find_old,
+    name_file,
+    replacing,
+    take_room,
+    write_all,
+    write_filled,
+)
 from ._npy_file import NpyFile, place_of
 from ._pool import Pool
 from ._progress import progress_bar
 from ._records import Records
+from ._splitting import name_parts, split_rows
 from ._storage import Shared, Storage
 from ._tiling import Tiling, as_tiles
 from .array import SparseArray
@@ -232,7 +243,9 @@ def _find_layout(
         sizes, plain = layout(found.shape, found.dtype)
     except (TypeError, ValueError) as error:
         msg = f"{name!r}: {error}"
-        raise type(error)(msg) from error
+        # A header that is no text is a ValueError, too, whose own kind takes more than a message.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(msg) from error
     plain = plain if found.dtype.itemsize else found.dtype  # empty items stay empty
     found = found._replace(shape=sizes, dtype=plain)
     if tiling is None:
@@ -404,7 +417,17 @@ def _write_start(fd: int, shape: tuple[int, ...], order: str, dtype: np.dtype) -
     return len(header)
 
 
-def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
+@overload
+def save(path: FilePath, array: Any, *, parts: None = None, progress: bool = False) -> None: ...
+
+
+@overload
+def save(path: FilePath, array: Any, *, parts: int, progress: bool = False) -> list[str]: ...
+
+
+def save(
+    path: FilePath, array: Any, *, parts: int | None = None, progress: bool = False
+) -> list[str] | None:
     """
     Write an array as a .npy file in which holes, and pages of zeros, take no room.
 
@@ -416,14 +439,25 @@ def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
     array : SparseArray, TiledArray or array_like
         What to write; tiles stay tiles. One that was opened with mode ``'r'`` or ``'c'`` may be
         saved over its own file, and keeps showing the old one.
+    parts : int, optional
+        Write so many files instead, along the first axis, which `stitch` joins without a copy: as
+        even as can be, where all but the last are whole pages. With ``parts=12``, ``a.npy`` becomes
+        ``a.00.npy`` to ``a.11.npy``; the number comes last where the path does not end in ``.npy``.
+        They are put in their places when all of them are on disk. Others of such names stay.
     progress : bool
         Show a progress bar (needs tqdm).
+
+    Returns
+    -------
+    None, or list of str
+        The paths of the parts.
 
     Raises
     ------
     ValueError
         The path is the array's own file, opened with mode ``'r+'`` or ``'w+'``:
-        `SparseArray.flush` writes what was changed.
+        `SparseArray.flush` writes what was changed. Or it is to be in parts, and has too few rows,
+        no axis, tiles, or Fortran order.
     TypeError
         The dtype holds objects.
     OSError
@@ -445,24 +479,54 @@ def save(path: FilePath, array: Any, *, progress: bool = False) -> None:
     (8, 8192)
     >>> np.load(path, mmap_mode="r")[1 << 29]
     np.float64(1.0)
+    >>> paths = sparsearray.save(path, a, parts=4)
+    >>> [os.path.basename(path) for path in paths]
+    ['a.0.npy', 'a.1.npy', 'a.2.npy', 'a.3.npy']
+    >>> b = sparsearray.stitch(paths)
+    >>> b.shape, b.nbytes_copied
+    ((1073741824,), 0)
     """
     name = os.fsdecode(path)
     if isinstance(array, TiledArray):
+        if parts is not None:
+            msg = f"save: {array.shape} in tiles of {array.tiles} has no parts; retile(None) first"
+            raise ValueError(msg)
         array = array._records
     source = array if isinstance(array, SparseArray) else np.asarray(array)
     dtype = plain_dtype(source.dtype)
     if isinstance(source, SparseArray):
-        _refuse_own_file(name, source)
         order: str = source.order
     else:
         order = "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
-    with replacing(name) as file:
-        fd = file.fileno()
-        start = _write_start(fd, source.shape, order, dtype)
+    if parts is None:
+        names, rows = [name], [(0, source.shape[0] if source.ndim else 1)]
+    else:
+        names, rows = _split(name, source, order, parts)
+    for one in names:
         if isinstance(source, SparseArray):
-            _write_sparse(fd, start, source, progress=progress)
-        else:
-            _write_dense(fd, start, source.T if order == "F" else source, progress=progress)
+            _refuse_own_file(one, source)
+        find_old(one)  # says what cannot be before anything is written
+    with Replacements() as files, _writer(source, order, progress=progress) as write:
+        for one, (first, stop) in zip(names, rows, strict=True):
+            shape = (stop - first, *source.shape[1:]) if source.ndim else ()
+            with files.writing(one) as file:
+                start = _write_start(file.fileno(), shape, order, dtype)
+                write(file.fileno(), start, first, stop)
+    return None if parts is None else names
+
+
+def _split(
+    name: str, source: SparseArray | NDArray[Any], order: str, parts: int
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Name the parts of an array, and tell their rows; ValueError where it has none."""
+    if not source.ndim:
+        msg = "save: a single item has no parts"
+        raise ValueError(msg)
+    if order == "F" and source.ndim > 1:
+        msg = f"save: {source.shape} in Fortran order has no parts along the first axis"
+        raise ValueError(msg)
+    rows = split_rows(source.shape[0], prod(source.shape[1:]) * source.itemsize, parts)
+    return name_parts(name, len(rows)), rows
 
 
 def save_held(path: FilePath, array: SparseArray) -> None:
@@ -489,28 +553,57 @@ def _refuse_own_file(name: str, array: SparseArray) -> None:
         raise ValueError(msg)
 
 
-def _write_sparse(fd: int, start: int, array: SparseArray, *, progress: bool) -> None:
-    if isinstance(array, Pool):
-        _write_pool(fd, start, array, progress=progress)
-        return
+# Writes rows of an array: to which descriptor, where in the file, and which (first, stop).
+Writer = Callable[[int, int, int, int], None]
+
+
+@contextmanager
+def _writer(source: SparseArray | NDArray[Any], order: str, *, progress: bool) -> Iterator[Writer]:
+    """Make what writes rows of an array, and shows how far it is in all of them."""
+    if isinstance(source, Pool):
+        yield lambda fd, start, _first, _stop: _write_pool(fd, start, source, progress=progress)
+    elif isinstance(source, SparseArray):
+        with _sparse_writer(source, progress=progress) as writer:
+            yield writer
+    else:
+        with progress_bar("save", source.nbytes, shown=progress) as done:
+
+            def write(fd: int, start: int, first: int, stop: int) -> None:
+                rows = source[first:stop] if source.ndim else source
+                _write_dense(fd, start, rows.T if order == "F" else rows, done)
+
+            yield write
+
+
+@contextmanager
+def _sparse_writer(array: SparseArray, *, progress: bool) -> Iterator[Writer]:
     extents = array.extents()
     memory = all(region.kind == "private" for region in array.buffer.regions)
     scratch = np.empty(0 if memory else PIECE, "u1")
     window = array._bytes() if memory and array.nbytes else scratch
     total = int((extents[:, 1] - extents[:, 0]).sum())
+    # One item, and an array in Fortran order, are written as a whole.
+    row = array.nbytes // array.shape[0] if array.ndim and array.shape[0] else array.nbytes
     with progress_bar("save", total, shown=progress) as done:
-        for first, last in extents.tolist():
-            for at, stop in cuts(start + first, start + last):
-                nbytes, place = stop - at, at - start
-                if memory:
-                    piece = window[place : place + nbytes]
-                else:
-                    # Guarded: somebody else may cut the file short.
-                    piece = scratch[:nbytes]
-                    array.buffer.read_into(array.offset + place, piece)
-                    array.buffer._forget(array.offset + place, nbytes)
-                write_filled(fd, piece, at)
-                done(nbytes)
+
+        def write(fd: int, start: int, first_row: int, stop_row: int) -> None:
+            begin, end = first_row * row, stop_row * row
+            inside = extents[(extents[:, 1] > begin) & (extents[:, 0] < end)].clip(begin, end)
+            shift = start - begin
+            for first, last in inside.tolist():
+                for at, stop in cuts(shift + first, shift + last):
+                    nbytes, place = stop - at, at - shift
+                    if memory:
+                        piece = window[place : place + nbytes]
+                    else:
+                        # Guarded: somebody else may cut the file short.
+                        piece = scratch[:nbytes]
+                        array.buffer.read_into(array.offset + place, piece)
+                        array.buffer._forget(array.offset + place, nbytes)
+                    write_filled(fd, piece, at)
+                    done(nbytes)
+
+        yield write
 
 
 def _write_pool(fd: int, start: int, array: Pool, *, progress: bool) -> None:
@@ -520,15 +613,14 @@ def _write_pool(fd: int, start: int, array: Pool, *, progress: bool) -> None:
             done(len(piece))
 
 
-def _write_dense(fd: int, start: int, array: NDArray[Any], *, progress: bool) -> None:
-    with progress_bar("save", array.nbytes, shown=progress) as done:
-        place = start
-        for piece in _pieces(array):
-            raw = np.ascontiguousarray(piece).reshape(-1).view("u1")
-            for at, stop in cuts(place, place + len(raw)):
-                write_filled(fd, raw[at - place : stop - place], at)
-                done(stop - at)
-            place += len(raw)
+def _write_dense(fd: int, start: int, array: NDArray[Any], done: Callable[[int], object]) -> None:
+    place = start
+    for piece in _pieces(array):
+        raw = np.ascontiguousarray(piece).reshape(-1).view("u1")
+        for at, stop in cuts(place, place + len(raw)):
+            write_filled(fd, raw[at - place : stop - place], at)
+            done(stop - at)
+        place += len(raw)
 
 
 def _pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -5,9 +5,9 @@ import os
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ._binding import (
-    BYTES,
     describe,
     failure,
     ffi,
@@ -47,6 +47,9 @@ _NAME_REFUSED = set("[]\\`$")
 _MARGIN = 64 << 20  # bytes of memory that `commit` leaves to others
 _C_INTS = range(-(1 << 31), 1 << 31)
 _FILE_OFFSETS = range(1 << 63)
+# sa_found_file: a file that was opened by its name.
+_FOUND = np.dtype([("device", "u8"), ("inode", "u8"), ("start", "S8")])
+_FOUND_CELL = ffi.typeof("sa_found_file[]")
 _MANY = 512  # files mapped in one call, which no interrupt can come into
 _PIECE = 64 << 20  # bytes that `commit` faults in at a time
 
@@ -247,7 +250,7 @@ class PageMapping(GuardedAccess):
 
     def _map_files(
         self, windows: list[tuple[bytes, int, int, int]], mode: int, *, skip_holes: bool
-    ) -> tuple[list[bytes], Exception | None]:
+    ) -> tuple[NDArray[np.void], Exception | None]:
         """
         Put windows of many files in place, none of which is kept open.
 
@@ -262,10 +265,11 @@ class PageMapping(GuardedAccess):
 
         Returns
         -------
-        (list of bytes, Exception or None)
-            The first 8 bytes of each that is mapped; and why the next was not.
+        (ndarray of records, Exception or None)
+            Of each that is mapped ``"device"``, ``"inode"`` and its first bytes, ``"start"``; and
+            why the next was not.
         """
-        starts = np.zeros(len(windows), "V8")
+        found: NDArray[np.void] = np.zeros(len(windows), _FOUND)
         for first in range(0, len(windows), _MANY):
             part = windows[first : first + _MANY]
             names = b"".join(window[0] + b"\0" for window in part)
@@ -279,16 +283,16 @@ class PageMapping(GuardedAccess):
                 len(part),
                 mode,
                 skip_holes,
-                from_buffer(BYTES, starts[first:], True),
+                from_buffer(_FOUND_CELL, found[first:], True),
                 report,
             )
             if code:
                 number: int = report.value
                 _, offset, nbytes, _ = part[number]
                 error = failure(code, report, "map_file", offset, nbytes, self._nbytes)
-                return starts[: first + number].tolist(), error
+                return found[: first + number], error
             put_back(report)
-        return starts.tolist(), None
+        return found, None
 
     def mmap(
         self, offset: int, nbytes: int, prot: int, flags: int, file: Any, file_offset: int = 0

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ._binding import FILE_COPY_ON_WRITE, FILE_READ, FILE_WRITE, count_mappings
 from ._descriptor import opened
@@ -33,6 +33,7 @@ from ._storage import Storage
 from ._text import size as written
 from .array import SparseArray
 from .buffer import SparseBuffer
+from .errors import ClosedError
 from .npy import MAGIC
 from .stored import StoredArray
 
@@ -123,9 +124,9 @@ def stitch(
     Notes
     -----
     A part takes no memory where it consists of whole pages (of 4 KiB on most machines) of its file,
-    and begins where a page of the result does: .npy files of ours of whole pages, as
-    ``save(..., parts=n)`` writes them, do, and so do .npy files of numpy's with headers of one
-    length. Where parts meet within a page, that page is copied. A part whose pages lie otherwise
+    and begins where a page of the result does: raw files and .npy files of ours of whole pages do,
+    as ``save(..., parts=n)`` writes them. Where parts meet within a page, that page is copied: .npy
+    files of numpy's begin within one, and so cost a page each. A part whose pages lie otherwise
     than those of most others is copied whole. What is copied does not change when the file does.
 
     No descriptor is kept. A file that is renamed or replaced stays part of the array; but nobody
@@ -172,8 +173,16 @@ def _stitch(
     """Do it; ValueError where it was a wrong guess what files are."""
     plan = Plan(*find_parts(sources, dtype, shape, guess=guess), writes=mode == "r+")
     buffer = reserve(plan.offset + prod(plan.shape) * plan.dtype.itemsize, _name(plan.parts))
-    _place(buffer, plan, mode)
-    return StitchedArray._made(buffer, plan, Stitched(plan.parts, mode))
+    try:
+        files = _place(buffer, plan, mode)
+    except BaseException as error:
+        # Now, and not when nobody looks at the error any more; the core may have closed it itself.
+        with suppress(ClosedError):
+            buffer.close()
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            plan.check_mappings()
+        raise
+    return StitchedArray._made(buffer, plan, Stitched(plan.parts, mode, files))
 
 
 def _name(parts: list[Part]) -> str | None:
@@ -211,7 +220,10 @@ class Plan:
         for piece in self.pieces:
             if piece.copied:
                 self._count_copy(piece, writes=writes)
-        self._check_limits()
+        self._check_memory()
+        # To count them takes a while, and where there are too many the system says so as well.
+        if len(self.pieces) > _MANY:
+            self.check_mappings()
 
     def _choose_offset(self) -> int:
         """Find where the first byte lies in its page, so that most parts need no copy."""
@@ -258,7 +270,7 @@ class Plan:
                 raise ValueError(msg)
             self.nbytes_copied += nbytes
 
-    def _check_limits(self) -> None:
+    def _check_memory(self) -> None:
         free = available_memory()
         if free is not None and self.nbytes_copied > free:
             msg = (
@@ -266,8 +278,10 @@ class Plan:
                 f"copied, and {written(free)} of memory are free"
             )
             raise MemoryError(msg)
-        # To count them takes a while, and where there are too many the system says so as well.
-        count = count_mappings() if len(self.pieces) > _MANY else None
+
+    def check_mappings(self) -> None:
+        """Raise OSError where the process cannot have as many mappings as this takes."""
+        count = count_mappings()
         if count is None:
             return
         used, limit = count
@@ -306,28 +320,31 @@ def _goes_on(piece: Piece, following: Piece) -> bool:
 # What is put there
 
 
-def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> None:
-    """Put all in place."""
+def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> Files:
+    """Put all in place. Returns which files those are."""
     mapped = [piece for piece in plan.pieces if not piece.copied]
     windows = []
     for piece in mapped:
         part, at = piece.parts[0]
         place = part.offset + piece.start - at
         windows.append((os.fsencode(str(part.path)), piece.start, piece.stop - piece.start, place))
-    starts, error = buffer._map_files(windows, _MODES[mode], skip_holes=mode != "r+")
+    found, error = buffer._map_files(windows, _MODES[mode], skip_holes=mode != "r+")
     if error is not None:
-        part, _ = mapped[len(starts)].parts[0]
+        part, _ = mapped[len(found)].parts[0]
         if isinstance(error, OSError):
             message = f"part {part.number}: {error.strerror}"
             raise OSError(error.errno, message, part.path) from error
         msg = f"{describe_part(part)}: {error}"
         raise ValueError(msg) from error
-    _check_guesses(plan.parts, [piece.parts[0][0] for piece in mapped], starts)
+    shown = [piece.parts[0][0] for piece in mapped]
+    _check_guesses(plan.parts, shown, found["start"].tolist())
+    files = Files(shown, found)
     for piece in plan.pieces:
         if piece.copied:
-            _fill(buffer, piece)
+            _fill(buffer, piece, files)
             if mode == "r":
                 buffer.set_writable(piece.start, piece.stop - piece.start, writable=False)
+    return files
 
 
 def _check_guesses(parts: list[Part], mapped: list[Part], starts: list[bytes]) -> None:
@@ -343,14 +360,16 @@ def _check_guesses(parts: list[Part], mapped: list[Part], starts: list[bytes]) -
             raise ValueError(msg)
 
 
-def _fill(buffer: SparseBuffer, piece: Piece) -> None:
+def _fill(buffer: SparseBuffer, piece: Piece, files: Files) -> None:
     buffer.alloc(piece.start, piece.stop - piece.start)
     for part, at in piece.parts:
         first, last = max(piece.start, at), min(piece.stop, at + part.nbytes)
-        _copy(buffer, first, part, first - at, last - first)
+        _copy(buffer, first, part, first - at, last - first, files)
 
 
-def _copy(buffer: SparseBuffer, place: int, part: Part, skip: int, nbytes: int) -> None:
+def _copy(
+    buffer: SparseBuffer, place: int, part: Part, skip: int, nbytes: int, files: Files
+) -> None:
     """Copy bytes of a part, from its byte `skip` on, to pages that are all zeros."""
     if part.array is not None:
         source = part.array
@@ -360,6 +379,7 @@ def _copy(buffer: SparseBuffer, place: int, part: Part, skip: int, nbytes: int) 
                 buffer.write_at(place + at - source.offset - skip, data)
         return
     with opened(part.path, writable=False) as found:
+        files.add(str(part.path), found.fd)
         for start, stop in _data(found.fd, part.offset + skip, part.offset + skip + nbytes):
             for at in range(start, stop, PIECE):
                 data = os.pread(found.fd, min(PIECE, stop - at), at)
@@ -385,37 +405,56 @@ def _data(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         start = last
 
 
+class Files:
+    """Which files an array was made of, whatever lies at their paths by now."""
+
+    def __init__(self, mapped: list[Part], found: NDArray[np.void]) -> None:
+        self._mapped = mapped
+        self._found = found
+        self._copied: dict[str, tuple[int, int]] = {}
+
+    def add(self, path: str, fd: int) -> None:
+        """Note one that is open."""
+        facts = os.fstat(fd)
+        self._copied[path] = facts.st_dev, facts.st_ino
+
+    def identities(self) -> dict[str, tuple[int, int]]:
+        """Tell the device and inode of each, by its path."""
+        names = [str(part.path) for part in self._mapped]
+        facts = zip(self._found["device"].tolist(), self._found["inode"].tolist(), strict=True)
+        return dict(zip(names, facts, strict=True)) | self._copied
+
+
 class Stitched(Storage):
     """What a stitched array lives in: parts of files."""
 
     what = "parts of files"
 
-    def __init__(self, parts: list[Part], mode: str) -> None:
+    def __init__(self, parts: list[Part], mode: str, files: Files) -> None:
         self.parts = parts
         self.mode = mode
+        self._files = files
 
     def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002
         """Tell of all parts, if they lie in files that have what the array shows."""
         found = [(part.path, part.offset, part.nbytes) for part in self.parts if part.path]
-        return None if self.mode == "c" or len(found) < len(self.parts) else found
+        if self.mode == "c" or len(found) < len(self.parts):
+            return None
+        known = self._files.identities().items()
+        return found if all(_identity(path) == one for path, one in known) else None
 
     def is_at(self, name: str) -> bool:
         """Tell whether a path leads to one of the files."""
-        try:
-            wanted = Path(name).stat()
-        except OSError:
-            return False
-        for path in {part.path for part in self.parts if part.path}:
-            with suppress(OSError):
-                facts = Path(path).stat()
-                if (facts.st_dev, facts.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    return True
-        return False
+        return _identity(name) in self._files.identities().values()
 
     def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
         """Send the paths, unless some of it lies in memory."""
         if any(part.path is None for part in self.parts):
             return None
+        for path, identity in self._files.identities().items():
+            if _identity(path) != identity:
+                msg = f"{path!r} is gone, or another file by now: the array cannot travel by its paths"
+                raise FileNotFoundError(errno.ENOENT, msg, path)
         if array.buffer.damage:
             array.buffer.flush()  # AccessError: what is kept or lost is not in the files
         places = [(part.path, part.offset, part.nbytes) for part in self.parts]
@@ -427,3 +466,11 @@ def _stitch_again(
 ) -> StitchedArray:
     """Load what was pickled by its paths."""
     return _stitch(places, dtype, shape, mode, guess=False)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino

@@ -353,11 +353,15 @@ class StoredArray(NumpyFunctions, Closing):
 
         return retile(self, tiles, progress=progress)
 
-    def save(self, path: str | PathLike[str], *, progress: bool = False) -> None:
-        """Write it as a .npy file with holes: see `sparsearray.save`."""
+    def save(
+        self, path: str | PathLike[str], *, parts: int | None = None, progress: bool = False
+    ) -> list[str] | None:
+        """Write it as a .npy file with holes, or several: see `sparsearray.save`."""
         from .files import save
 
-        save(path, self, progress=progress)
+        if parts is None:
+            return save(path, self, progress=progress)
+        return save(path, self, parts=parts, progress=progress)
 
     def refresh(self) -> int:
         """

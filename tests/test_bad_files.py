@@ -57,6 +57,7 @@ def test_bad_raw_files(arguments: Any, message: str, tmp_path: Path, unchanged_f
     [
         (b"", "no .npy file"),
         (MAGIC[:5], "no .npy file"),
+        (MAGIC + b"\3\0\2\0\0\0\xff\n", "decode"),
         (b"PK\x03\x04 a zip", "no .npy file"),
         (MAGIC, "magic"),
         (MAGIC + b"\x09\x09" + bytes(200), "version 9.9"),
