@@ -227,7 +227,7 @@ def test_a_file_that_is_cut(tmp_path: Path, pattern: Callable[..., bytes]) -> No
     assert kept.read_at(0, N) == data[: 3 * P] + bytes(N - 3 * P)
 
 
-@pytest.mark.filterwarnings(f"ignore::{__name__}.SparseDamageWarning")
+@pytest.mark.filterwarnings("ignore::sparsearray.SparseDamageWarning")
 def test_private_copies_are_lost_with_the_file(tmp_path: Path) -> None:
     """If others cut the file, the snapshot has lost that: it says so, and what is left stays right."""
     (tmp_path / "data").write_bytes(b"a" * 4 * P)
