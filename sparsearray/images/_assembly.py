@@ -22,6 +22,8 @@ from sparsearray._descriptor import Descriptor
 from sparsearray._spans import Span, SpanTable
 from sparsearray.buffer import SparseBuffer
 
+from ._reading import read_part
+
 __all__ = ["Piece", "assemble", "check_disjoint"]
 
 _MOST = 1 << 46  # bytes of all pieces: about what a process has room for
@@ -80,9 +82,9 @@ def _check_room(pieces: Sequence[Piece], what: str) -> None:
     if total > _MOST:
         largest = max(pieces, key=lambda piece: piece.nbytes)
         msg = (
-            f"{what}: {describe(total)} bytes are more than a process has room for; "
-            f"{largest.label} at address {describe(largest.address)} has "
-            f"{describe(largest.nbytes)} of them"
+            f"{what}: {describe(total)} bytes are more than a process has room for: "
+            f"{describe(largest.nbytes)} for {largest.label} at address "
+            f"{describe(largest.address)}"
         )
         raise ValueError(msg)
 
@@ -202,7 +204,7 @@ class _Builder:
         self, piece: Piece, file: Descriptor, file_offset: int, offset: int, nbytes: int
     ) -> None:
         if nbytes <= _FEW:
-            data = os.pread(file.fd, nbytes, file_offset)
+            data = read_part(file, file_offset, nbytes)
             if len(data) < nbytes:
                 msg = (
                     f"{self._buffer.name}: {piece.label} at address {describe(piece.address)}: "

@@ -14,6 +14,7 @@ from sparsearray._binding import describe
 from sparsearray._descriptor import Descriptor, opened
 
 from ._assembly import Piece, assemble, check_disjoint
+from ._reading import read_part
 from .image import Image
 from .segment import Segment
 
@@ -125,13 +126,15 @@ def _parse(name: str, what: str, struct: Any, data: bytes) -> Any:
         raise ValueError(msg) from error
 
 
-def _read(elf_name: str, what: str, fd: int, offset: int, nbytes: int, size: int) -> bytes:
+def _read(file: Descriptor, what: str, offset: int, nbytes: int) -> bytes:
     """Read bytes that a header promises."""
-    data = os.pread(fd, nbytes, offset) if offset < 1 << 63 else b""
+    size = os.fstat(file.fd).st_size
+    # Before memory is taken for them.
+    data = read_part(file, offset, nbytes) if offset + nbytes <= size else b""
     if len(data) < nbytes:
         msg = (
-            f"{elf_name}: {what} of {describe(nbytes)} bytes at {describe(offset)} ends past the "
-            f"end of the file, which has {describe(size)} bytes"
+            f"{os.fsdecode(file.name)}: {what} of {describe(nbytes)} bytes at {describe(offset)} "
+            f"ends past the end of the file, which has {describe(size)} bytes"
         )
         raise ValueError(msg)
     return data
@@ -141,11 +144,11 @@ def _read_header(file: Descriptor) -> _Elf:
     from elftools.elf.structs import ELFStructs
 
     name, size = os.fsdecode(file.name), os.fstat(file.fd).st_size
-    ident = os.pread(file.fd, 16, 0)
+    ident = read_part(file, 0, 16)
     if not ident.startswith(_MAGIC):
         msg = f"{name}: no ELF file: it begins with {ident[:4]!r}"
         raise ValueError(msg)
-    ident = _read(name, "the identification", file.fd, 0, 16, size)
+    ident = _read(file, "the identification", 0, 16)
     bits, order = {1: 32, 2: 64}.get(ident[4]), {1: True, 2: False}.get(ident[5])
     if bits is None or order is None:
         msg = f"{name}: unknown class {ident[4]} or byte order {ident[5]} at 0x4 (4)"
@@ -153,7 +156,7 @@ def _read_header(file: Descriptor) -> _Elf:
     structs = ELFStructs(little_endian=order, elfclass=bits)
     structs.create_basic_structs()
     nbytes = structs.Elf_Ehdr.sizeof()
-    data = _read(name, "the ELF header", file.fd, 0, nbytes, size)
+    data = _read(file, "the ELF header", 0, nbytes)
     header = _parse(name, "the ELF header", structs.Elf_Ehdr, data)
     structs.create_advanced_structs(header.e_type, header.e_machine, header.e_ident.EI_OSABI)
     return _Elf(file, name, size, structs, header)
@@ -161,12 +164,12 @@ def _read_header(file: Descriptor) -> _Elf:
 
 def _program_headers(elf: _Elf) -> Iterator[Any]:
     """Read the table of segments."""
-    header, fd = elf.header, elf.file.fd
+    header = elf.header
     number, stride = header.e_phnum, header.e_phentsize
     nbytes = elf.structs.Elf_Phdr.sizeof()
     if number == _PN_XNUM:
         what = "section header 0, which has the number of segments,"
-        data = _read(elf.name, what, fd, header.e_shoff, elf.structs.Elf_Shdr.sizeof(), elf.size)
+        data = _read(elf.file, what, header.e_shoff, elf.structs.Elf_Shdr.sizeof())
         number = _parse(elf.name, what, elf.structs.Elf_Shdr, data).sh_info
     if number and stride < nbytes:
         msg = (
@@ -175,10 +178,7 @@ def _program_headers(elf: _Elf) -> Iterator[Any]:
         )
         raise ValueError(msg)
     what = f"the table of {number} program headers"
-    # Before memory is taken for it.
-    if header.e_phoff + number * stride > elf.size:
-        _read(elf.name, what, fd, elf.size, header.e_phoff + number * stride - elf.size, elf.size)
-    table = _read(elf.name, what, fd, header.e_phoff, number * stride, elf.size)
+    table = _read(elf.file, what, header.e_phoff, number * stride)
     for i in range(number):
         part = table[i * stride : i * stride + nbytes]
         yield _parse(elf.name, f"program header {i}", elf.structs.Elf_Phdr, part)
@@ -220,7 +220,7 @@ def _mapped_files(elf: _Elf, notes: Sequence[tuple[int, int]]) -> list[tuple[int
     for offset, length in notes:
         if offset >= elf.size:
             continue
-        data = os.pread(elf.file.fd, min(length, _NOTES_LIMIT), offset)
+        data = read_part(elf.file, offset, min(length, _NOTES_LIMIT))
         at = 0
         # Names are for people: what cannot be read of them is left out, and the memory is there.
         while at + nbytes <= len(data):
@@ -272,6 +272,6 @@ def _pieces(
         if zero_fill:
             rest = segment.nbytes - segment.nbytes_in_file
             after = segment.address + segment.nbytes_in_file
-            pieces.append(Piece(after, rest, None, 0, label))
+            pieces.append(Piece(after, rest, None, 0, f"the zeros of {label}"))
     check_disjoint(whole, elf.name, 1 << elf.structs.elfclass)
     return pieces

@@ -10,6 +10,7 @@ from sparsearray._binding import describe
 from sparsearray._descriptor import opened
 
 from ._assembly import Piece, assemble, check_disjoint
+from ._reading import read_all
 from .image import Image
 from .raw import as_pointer
 from .segment import Segment
@@ -131,7 +132,7 @@ def _open_text(
     dtype = as_pointer(pointer)
     with opened(file, writable=False) as descriptor:
         name = os.fsdecode(descriptor.name)
-        data = _read_all(descriptor.fd)
+        data = read_all(descriptor)
     # Any byte becomes a character: those that no record has are damage, told with their line.
     lines = ((i, line.decode("latin-1").strip()) for i, line in enumerate(data.splitlines(), 1))
     records = list(read(bincopy, name, ((i, line) for i, line in lines if line)))
@@ -147,15 +148,6 @@ def _open_text(
     buffer, table = assemble(runs, name)
     segments = (Segment(run.address, run.nbytes, run.nbytes, "", name, None, None) for run in runs)
     return Image(name, tuple(segments), buffer, table, dtype)
-
-
-def _read_all(fd: int) -> bytes:
-    """Read a file from its start, and leave its position alone."""
-    parts, at = [], 0
-    while part := os.pread(fd, 1 << 24, at):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
 
 
 def _join(pieces: list[Piece]) -> Iterator[Piece]:
