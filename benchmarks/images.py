@@ -10,7 +10,6 @@ before they are timed. All files are in the system's cache.
 
 import argparse
 import functools
-import glob
 import mmap
 import resource
 import statistics
@@ -95,13 +94,13 @@ class Bench:
         subprocess.run(
             [sys.executable, "-P", "-c", script],
             cwd=self.folder,
-            preexec_fn=allow,  # noqa: PLW1509 - no threads here
+            preexec_fn=allow,
             check=False,
         )
-        found = glob.glob(f"{self.folder}/core*")
+        found = sorted(self.folder.glob("core*"))
         if not found:
             raise SkipError("the system writes no core files here: see core(5)")
-        return Path(found[0])
+        return found[0]
 
     @functools.cached_property
     def sparse(self) -> Path:

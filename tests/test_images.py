@@ -185,28 +185,28 @@ def test_mixed_python_ints(image):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ('i.read_at(-1, 1)', ValueError),
-        ('i.read_at(1, -1)', ValueError),
-        ('i.read_at(0x1234, 1, pad=256)', ValueError),
-        ('i.read_at(0x1234, 1, pad=-1)', ValueError),
+        ("i.read_at(-1, 1)", ValueError),
+        ("i.read_at(1, -1)", ValueError),
+        ("i.read_at(0x1234, 1, pad=256)", ValueError),
+        ("i.read_at(0x1234, 1, pad=-1)", ValueError),
         ('i.read_at(0x1234, 1, pad="x")', TypeError),
-        ('i.read_at(1.5, 1)', TypeError),
+        ("i.read_at(1.5, 1)", TypeError),
         ('i.read_at("1", 1)', TypeError),
         ('i.read_plain(-5, "u1")', ValueError),
         ('i.read_plain(0x1234, "O")', TypeError),
         ('i.read_plain(0x1234, "u1", -1)', ValueError),
-        ('i.window(-5, 1)', ValueError),
-        ('i.window(0x1234, 1, object)', TypeError),
+        ("i.window(-5, 1)", ValueError),
+        ("i.window(0x1234, 1, object)", TypeError),
         ('i.gather([-1], "u1")', ValueError),
         ('i.gather(np.array([5, -1]), "u1")', ValueError),
         ('i.gather([1 << 63, -1], "u1")', ValueError),
         ('i.gather([1.5], "u1")', TypeError),
         ('i.gather([True], "u1")', TypeError),
         ('i.gather(["1"], "u1")', TypeError),
-        ('i.gather([0x1234], object)', TypeError),
-        ('i.hexdump(-1, 5)', ValueError),
-        ('i.hexdump(1, -5)', ValueError),
-        ('i.read_at(0, 1 << 60, pad=0)', MemoryError),
+        ("i.gather([0x1234], object)", TypeError),
+        ("i.hexdump(-1, 5)", ValueError),
+        ("i.hexdump(1, -5)", ValueError),
+        ("i.read_at(0, 1 << 60, pad=0)", MemoryError),
     ],
 )
 def test_bad_arguments(call, error, image):
@@ -241,7 +241,7 @@ def test_windows_are_read_only_and_keep_the_image(image):
     assert repr(made).endswith(", closed>")
 
 
-def test_facts(image, make_file):
+def test_facts(image):
     """What an image says of itself."""
     made, model = image
     path = made.segments[0].file

@@ -109,7 +109,9 @@ def core_sections(said: str) -> list[tuple[int, int]]:
     return [
         (int(match[1], 16), int(match[2], 16))
         for match in re.finditer(
-            r"^ *\[\d+\] +0x([0-9a-f]+)->0x([0-9a-f]+) at .*: load\d+a? .*HAS_CONTENTS", said, re.M
+            r"^ *\[\d+\] +0x([0-9a-f]+)->0x([0-9a-f]+) at .*: load\d+a? .*HAS_CONTENTS",
+            said,
+            re.MULTILINE,
         )
     ]
 
@@ -153,11 +155,18 @@ def test_values_are_those_of_gdb(image, ask_gdb):
     places = [
         address
         for span in spans
-        for address in (span.address, span.address + span.nbytes // 2, span.address + span.nbytes - 8)
+        for address in (
+            span.address,
+            span.address + span.nbytes // 2,
+            span.address + span.nbytes - 8,
+        )
         if address < 1 << 63
     ]
     said = ask_gdb(*(f"x/1xg {address:#x}" for address in places))
-    values = [int(text, 16) for text in re.findall(r"^0x[0-9a-f]+[^:]*:\t0x([0-9a-f]+)$", said, re.M)]
+    values = [
+        int(text, 16)
+        for text in re.findall(r"^0x[0-9a-f]+[^:]*:\t0x([0-9a-f]+)$", said, re.MULTILINE)
+    ]
     assert len(values) == len(places)
     assert image.gather(places, image.pointer).tolist() == values
     assert [int(image.read_plain(place, "<u8")) for place in places] == values
@@ -169,7 +178,9 @@ def test_structs_are_found_and_followed(image, ask_gdb):
     nodes = image.gather(found, NODE)
     nodes = nodes[np.char.startswith(nodes["name"], b"node ")]
     assert sorted(nodes["value"].tolist()) == [i * i for i in range(500)]
-    head, size = re.findall(r"^\$\d+ = (?:.*\) )?(\w+)", ask_gdb("p head", "p sizeof *head"), re.M)
+    head, size = re.findall(
+        r"^\$\d+ = (?:.*\) )?(\w+)", ask_gdb("p head", "p sizeof *head"), re.MULTILINE
+    )
     assert int(size) == 40
     address, values = int(head, 16), []
     while address:
@@ -195,7 +206,7 @@ def test_memory_alone_and_memory_left_out(image, ask_gdb):
     assert base + 4 * P not in image
     window = image.window(base, (4, P))
     assert (window[:3] == ord("x")).all()
-    (hidden,) = re.findall(r"^\$\d+ = .*?(0x\w+)", ask_gdb("p hidden"), re.M)
+    (hidden,) = re.findall(r"^\$\d+ = .*?(0x\w+)", ask_gdb("p hidden"), re.MULTILINE)
     del window
     with pytest.raises(AccessError) as caught:
         image.read_at(int(hidden, 16), 4)

@@ -185,9 +185,7 @@ def test_other_entries_are_left_alone(opened):
     struct.pack_into("<Q", raw, 40, 1 << 63)  # e_shoff
     struct.pack_into("<HHH", raw, 58, 7, 0xFFF0, 0xFFF0)
     image = opened(bytes(raw))
-    assert image.segments == (
-        Segment(0x1000, 4, 4, "rw-", image.name, len(raw) - 4, None),
-    )
+    assert image.segments == (Segment(0x1000, 4, 4, "rw-", image.name, len(raw) - 4, None),)
 
 
 def test_kinds_of_files(tmp_path):

@@ -16,7 +16,11 @@ bincopy = pytest.importorskip("bincopy")
 intelhex = pytest.importorskip("intelhex")
 
 RUNS = {0: b"start", 0xFFF0: bytes(range(64)), 0x12345: b"odd", 0x80000: bytes(5000)}
-HIGH = {0x0800_0000: bytes(range(256)) * 5, 0x0800_0600: b"vectors", 0xFFFF_FFF0: b"last 16 bytes of"}
+HIGH = {
+    0x0800_0000: bytes(range(256)) * 5,
+    0x0800_0600: b"vectors",
+    0xFFFF_FFF0: b"last 16 bytes of",
+}
 
 
 def checked(line: str) -> str:
@@ -101,7 +105,17 @@ def test_against_objcopy(kind, tmp_path):
     raw = np.random.default_rng(1).bytes(100_000)
     (tmp_path / "raw").write_bytes(raw)
     path = tmp_path / "out"
-    command = [need("objcopy"), "-I", "binary", "-O", kind, "--change-addresses", "0x8003", "raw", "out"]
+    command = [
+        need("objcopy"),
+        "-I",
+        "binary",
+        "-O",
+        kind,
+        "--change-addresses",
+        "0x8003",
+        "raw",
+        "out",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     with (open_ihex if kind == "ihex" else open_srec)(path, pointer=">u4") as image:
         assert image.read_at(0x8003, len(raw)) == raw

@@ -181,6 +181,7 @@ ORDER = [
     "mapping",
     "backing",
     "buffer",
+    "_spans",
     "npy",
     "_progress",
     "_mover",
@@ -218,6 +219,7 @@ ORDER = [
     "_svg",
     "display",
     "array_display",
+    "images",
     "cli",
 ]
 

@@ -1,12 +1,12 @@
 r"""
 Pieces of files put together in one buffer, each where its address wants it.
 
-Addresses may be anywhere below 2^64, and a process has no such range. What touches is a cluster, and
-lies in the buffer as it does in its address space, page by page; clusters lie one behind another,
-with a page between them that is not mapped::
+Addresses may be anywhere below 2^64, and a process has no such range. What touches is a cluster,
+and lies in the buffer as it does in its address space, page by page; clusters lie one behind
+another, with a page between them that is not mapped::
 
-    addresses  --[a][b]-----------------------[c]------------------------------[d]
-    buffer       [a][b] [c] [d]
+    addresses - -[a][b] - ----------------------[c] - -----------------------------[d]
+    buffer[a][b][c][d]
 """
 
 import os
@@ -233,7 +233,7 @@ class _Builder:
         return self._sources[file.fd]
 
     def _filled(self, data: NDArray[np.uint8], offset: int) -> Iterator[tuple[int, int]]:
-        """Find the runs of pages that are not all zeros, in bytes of `data`, which is for `offset`."""
+        """Find runs of pages that are not all zeros in `data`, which is for an offset."""
         page = self._page
         lead = min(-offset % page, len(data))
         whole = (len(data) - lead) // page

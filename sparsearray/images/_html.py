@@ -91,7 +91,8 @@ def _svg(segments: Sequence[Segment]) -> str:
     # By the fourth root: a page stays visible beside a gigabyte, which is still the larger.
     weights = [sum(segment.nbytes for segment in group) ** 0.25 for group in groups]
     unit = room / max(sum(weights), 1)
-    drawn, x = [], EDGE
+    drawn: list[str] = []
+    x = EDGE
     for group, weight, gap in zip(groups, weights, [*gaps, 0], strict=True):
         width = _NARROWEST + unit * weight
         drawn += _draw(group, x, width)

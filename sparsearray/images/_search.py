@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from operator import index
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,11 @@ from sparsearray._binding import describe
 from sparsearray._spans import Span, SpanTable, search
 from sparsearray.buffer import SparseBuffer
 
-__all__ = ["find_bytes", "find_matches", "pattern_bytes"]
+__all__ = ["find_bytes", "find_matches", "of_bytes", "pattern_bytes"]
 
 
 def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
-    """
+    r"""
     Return what to look for as bytes.
 
     Parameters
@@ -35,7 +36,7 @@ def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
     Examples
     --------
     >>> pattern_bytes(258, np.dtype(">u4")), pattern_bytes(-2, np.dtype("i1"))
-    (b'\\x00\\x00\\x01\\x02', b'\\xfe')
+    (b'\x00\x00\x01\x02', b'\xfe')
     """
     if isinstance(pattern, bytes | bytearray | memoryview):
         found = bytes(pattern)
@@ -52,7 +53,9 @@ def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
         )
         raise TypeError(msg) from None
     if dtype is None:
-        msg = f"search of {describe(number)}: the file does not say how large ints are: give a dtype"
+        msg = (
+            f"search of {describe(number)}: the file does not say how large ints are: give a dtype"
+        )
         raise TypeError(msg)
     if dtype.kind not in "iu":
         msg = f"search of {describe(number)}: {dtype} is no integer type"
@@ -62,6 +65,14 @@ def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
         msg = f"search of {describe(number)}: {dtype} holds {limits.min} to {limits.max}"
         raise ValueError(msg)
     return np.array(number, dtype).tobytes()
+
+
+def of_bytes(pattern: re.Pattern[Any]) -> re.Pattern[bytes]:
+    """Refuse an expression for str with TypeError: memory holds bytes."""
+    if isinstance(pattern.pattern, str):
+        msg = f"{pattern!r} is for str, and memory holds bytes: re.compile(b'...')"
+        raise TypeError(msg)
+    return pattern
 
 
 def find_bytes(
@@ -110,7 +121,8 @@ def _places(
     if ends is None:
         return whole
     extents = buffer.extents(span.offset, span.nbytes)
-    return np.clip(extents - ends[0], span.offset, last)
+    found: NDArray[np.int64] = np.clip(extents - ends[0], span.offset, last)
+    return found
 
 
 def find_matches(
@@ -127,7 +139,8 @@ def find_matches(
         What matched.
     """
     for span in table.between(start, stop):
-        for match in pattern.finditer(buffer.window(span.offset, span.nbytes, writable=False)):
+        memory: Any = buffer.window(span.offset, span.nbytes, writable=False)
+        for match in pattern.finditer(memory):
             # What the file has lost meanwhile shows as zeros, and is none.
             buffer._raise_untold(lost_only=True)
             yield span.address + match.start(), match.group()

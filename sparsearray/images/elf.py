@@ -40,10 +40,8 @@ class _Elf(NamedTuple):
         return bool(self.header.e_type == "ET_CORE")
 
 
-def open_elf(
-    file: Any, *, zero_fill: bool | None = None, allow_truncated: bool = False
-) -> Image:
-    """
+def open_elf(file: Any, *, zero_fill: bool | None = None, allow_truncated: bool = False) -> Image:
+    r"""
     Open an ELF file: an executable, a library or a core dump, of 32 or 64 bits, in any byte order.
 
     Parameters
@@ -87,8 +85,11 @@ def open_elf(
     >>> from sparsearray.images import open_elf
     >>> with open_elf(sys.executable) as image:
     ...     first = image.segments[0]
-    ...     image.read_at(first.address, 4), image.pointer.itemsize == sys.maxsize.bit_length() // 8 + 1
-    (b'\\x7fELF', True)
+    ...     (
+    ...         image.read_at(first.address, 4),
+    ...         image.pointer.itemsize == sys.maxsize.bit_length() // 8 + 1,
+    ...     )
+    (b'\x7fELF', True)
     """
     _import_elftools()
     with opened(file, writable=False) as descriptor:
@@ -108,7 +109,7 @@ def open_elf(
 
 def _import_elftools() -> None:
     try:
-        import elftools.elf.structs  # type: ignore[import-untyped]  # noqa: F401
+        import elftools.elf.structs  # noqa: F401
     except ImportError as error:
         msg = "open_elf needs pyelftools: pip install 'sparsearray-numpy[images]'"
         raise ImportError(msg, name="elftools") from error
@@ -202,9 +203,7 @@ def _read_segments(elf: _Elf) -> list[Segment]:
             )
             raise ValueError(msg)
         sizes = header.p_memsz, header.p_filesz
-        segments.append(
-            Segment(address, *sizes, permissions, elf.name, header.p_offset, None)
-        )
+        segments.append(Segment(address, *sizes, permissions, elf.name, header.p_offset, None))
     if not segments:
         msg = f"{elf.name}: no segments to load (PT_LOAD) in this {elf.header.e_type}"
         raise ValueError(msg)

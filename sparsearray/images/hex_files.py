@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from numpy.typing import DTypeLike
 
-from sparsearray._binding import describe
 from sparsearray._descriptor import opened
 
 from ._assembly import Piece, assemble, check_disjoint
@@ -27,7 +26,7 @@ class _Record(NamedTuple):
 
 
 def open_ihex(file: Any, *, pointer: DTypeLike | None = None) -> Image:
-    """
+    r"""
     Open a file in Intel's hexadecimal format.
 
     Parameters
@@ -62,16 +61,16 @@ def open_ihex(file: Any, *, pointer: DTypeLike | None = None) -> Image:
     >>> import tempfile
     >>> from sparsearray.images import open_ihex
     >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b":0401000073706173A1\\n:00000001FF\\n"), file.flush()
+    ...     _ = file.write(b":040100007370616D4A\n:00000001FF\n"), file.flush()
     ...     image = open_ihex(file)
     >>> image.read_at(0x100, 4)
-    b'spas'
+    b'spam'
     """
     return _open_text(file, _read_ihex, "open_ihex", pointer)
 
 
 def open_srec(file: Any, *, pointer: DTypeLike | None = None) -> Image:
-    """
+    r"""
     Open a file of Motorola's S-records.
 
     Parameters
@@ -107,10 +106,10 @@ def open_srec(file: Any, *, pointer: DTypeLike | None = None) -> Image:
     >>> import tempfile
     >>> from sparsearray.images import open_srec
     >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write(b"S107010073706173A0\\n"), file.flush()
+    ...     _ = file.write(b"S10701007370616D46\n"), file.flush()
     ...     image = open_srec(file)
     >>> image.read_at(0x100, 4)
-    b'spas'
+    b'spam'
     """
     return _open_text(file, _read_srec, "open_srec", pointer)
 
@@ -153,9 +152,7 @@ def _open_text(
 def _join(pieces: list[Piece]) -> Iterator[Piece]:
     """Join pieces of bytes that touch."""
     ordered = sorted(pieces, key=lambda piece: piece.address)
-    edges = [
-        i for i in range(1, len(ordered)) if ordered[i - 1].stop != ordered[i].address
-    ]
+    edges = [i for i in range(1, len(ordered)) if ordered[i - 1].stop != ordered[i].address]
     for first, last in zip([0, *edges], [*edges, len(ordered)], strict=True):
         data = b"".join(piece.source for piece in ordered[first:last])  # type: ignore[misc]
         yield ordered[first]._replace(nbytes=len(data), source=data)
@@ -171,30 +168,26 @@ def _unpack(bincopy: Any, unpack: Callable[[str], Any], name: str, line: int, te
 
 def _read_ihex(bincopy: Any, name: str, lines: _Lines) -> Iterator[_Record]:
     """Read the data of Intel HEX records."""
-    segment = linear = 0
+    bases = {bincopy.IHEX_EXTENDED_SEGMENT_ADDRESS: 4, bincopy.IHEX_EXTENDED_LINEAR_ADDRESS: 16}
+    base = dict.fromkeys(bases, 0)
+    starts = bincopy.IHEX_START_SEGMENT_ADDRESS, bincopy.IHEX_START_LINEAR_ADDRESS
     ended = False
     for line, text in lines:
         if ended:
             msg = f"{name}: line {line}: more after the end-of-file record"
             raise ValueError(msg)
         kind, address, _, data = _unpack(bincopy, bincopy.unpack_ihex, name, line, text)
-        if kind == bincopy.IHEX_DATA:
-            if data:
-                yield _Record(line, linear + segment + address, bytes(data))
-        elif kind == bincopy.IHEX_END_OF_FILE:
-            ended = True
-        elif kind in (bincopy.IHEX_EXTENDED_SEGMENT_ADDRESS, bincopy.IHEX_EXTENDED_LINEAR_ADDRESS):
+        if kind == bincopy.IHEX_DATA and data:
+            yield _Record(line, sum(base.values()) + address, bytes(data))
+        elif kind in bases:
             if len(data) != 2:
                 msg = f"{name}: line {line}: an address of {len(data)} bytes, not 2"
                 raise ValueError(msg)
-            number = int.from_bytes(data, "big")
-            if kind == bincopy.IHEX_EXTENDED_SEGMENT_ADDRESS:
-                segment = number << 4
-            else:
-                linear = number << 16
-        elif kind not in (bincopy.IHEX_START_SEGMENT_ADDRESS, bincopy.IHEX_START_LINEAR_ADDRESS):
+            base[kind] = int.from_bytes(data, "big") << bases[kind]
+        elif kind not in (bincopy.IHEX_DATA, bincopy.IHEX_END_OF_FILE, *starts):
             msg = f"{name}: line {line}: unknown type {kind} of record"
             raise ValueError(msg)
+        ended = kind == bincopy.IHEX_END_OF_FILE
     if not ended:
         msg = f"{name}: the end-of-file record is missing: it was cut short"
         raise ValueError(msg)

@@ -20,7 +20,7 @@ from sparsearray.errors import AccessError, ClosedError
 from sparsearray.window import as_shape
 
 from ._hexdump import hexdump
-from ._search import find_bytes, find_matches, pattern_bytes
+from ._search import find_bytes, find_matches, of_bytes, pattern_bytes
 from .segment import Segment
 
 __all__ = ["Image"]
@@ -30,7 +30,7 @@ _UNCHECKED = 64 << 20  # bytes that are not worth asking the system for
 
 
 class Image(Closing):
-    """
+    r"""
     An address space, made by `open_elf`, `open_ihex`, `open_srec` and `open_raw`.
 
     Addresses are those of the process, or the machine, that the file tells of: any from 0 up to
@@ -56,9 +56,9 @@ class Image(Closing):
     >>> import sys
     >>> from sparsearray.images import open_elf
     >>> with open_elf(sys.executable) as image:
-    ...     start = next(image.search(b"\\x7fELF"))
+    ...     start = next(image.search(b"\x7fELF"))
     ...     image.read_at(start, 4), start in image, 2**64 - 1 in image
-    (b'\\x7fELF', True, False)
+    (b'\x7fELF', True, False)
     """
 
     __slots__ = ("_buffer", "_table", "name", "pointer", "segments")
@@ -136,7 +136,7 @@ class Image(Closing):
         >>> image.read_at(0xFFFF_FFFF_0000_0002, 4)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        sparsearray.errors.AccessError: read of 4 bytes ...: nothing is at address 0xffffffff00000004 ...
+        sparsearray.errors.AccessError: read of 4 bytes ...: nothing is at address 0xffffffff00...
         """
         start, length = index(address), index(nbytes)
         if pad is None:
@@ -385,10 +385,8 @@ class Image(Closing):
             msg = f"search of {printable(self.name)}: the image is closed"
             raise ClosedError(msg)
         if isinstance(pattern, re.Pattern):
-            if not isinstance(pattern.pattern, bytes):
-                msg = f"{pattern!r} is for str: memory holds bytes, re.compile(b'...')"
-                raise TypeError(msg)
-            return self._told(find_matches(self._buffer, self._table, pattern, first, last))
+            expression = of_bytes(pattern)
+            return self._told(find_matches(self._buffer, self._table, expression, first, last))
         wanted = pattern_bytes(pattern, self.pointer if dtype is None else np.dtype(dtype))
         return self._told(find_bytes(self._buffer, self._table, wanted, first, last))
 
@@ -474,7 +472,9 @@ class Image(Closing):
         if self.closed:
             return f"<Image {name}, closed>"
         kind = "" if self.pointer is None else f", {8 * self.pointer.itemsize}-bit {self.byteorder}"
-        return f"<Image {name}{kind}, {size(self.nbytes)} in {count(len(self.segments), 'segment')}>"
+        return (
+            f"<Image {name}{kind}, {size(self.nbytes)} in {count(len(self.segments), 'segment')}>"
+        )
 
     def _repr_html_(self) -> str:
         from ._html import image_html

@@ -100,7 +100,9 @@ def as_pointer(pointer: DTypeLike | None) -> np.dtype | None:
 
 def _piece(number: int, address: int, file: Descriptor, offset: int, nbytes: int) -> Piece:
     label = f"part {number}"
-    what = f"{label}, {describe(nbytes)} bytes of {os.fsdecode(file.name)!r} from {describe(offset)}"
+    what = (
+        f"{label}, {describe(nbytes)} bytes of {os.fsdecode(file.name)!r} from {describe(offset)}"
+    )
     if address < 0 or offset < 0 or nbytes < 0:
         msg = f"{what} at address {describe(address)}: negative"
         raise ValueError(msg)
