@@ -62,7 +62,7 @@ PATTERNS = [
     b"first", b"first\0", b"\0edge", b"edge\0", b"e" * 2, b"data", b"\0\0data\0\0", b"\0data\0\0\0",
     bytes(100) + b"data" + bytes(100), b"end", b"end\0", b"end" + bytes(P), bytes(2 * P) + b"x",
     b"ab", b"aba", b"ba" * 100, b"ab" * 3 * P, b"x", b"xx", b"x" + bytes(P - 1) + b"x", b"x" + bytes(P - 1) + b"xx",
-    b"nowhere", b"\0", bytes(7), bytes(19 * P - 17), bytes(22 * P), b"first" + bytes(3 * P - 7) + b"edge",
+    b"nowhere", b"\0", bytes(7), bytes(23 * P - 20), bytes(23 * P - 4), bytes(23 * P), b"first" + bytes(3 * P - 7) + b"edge",
 ]  # fmt: skip
 
 

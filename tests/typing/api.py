@@ -1,11 +1,14 @@
 """Checked by mypy, not run: the public API as users annotate it."""
 
-from typing import assert_type
+import re
+from collections.abc import Iterator
+from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsearray import AccessError, AtomicSlice, Region, SharedMemory, SparseBuffer, shared_memory
+from sparsearray.images import Image, Segment, open_elf, open_raw
 
 
 def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
@@ -32,3 +35,22 @@ def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
     except AccessError as error:
         assert_type(error.offset, int)
         assert_type(error.reason, str)
+
+
+def look_into(image: Image) -> None:
+    """The same of images."""
+    assert_type(open_elf("core", allow_truncated=True), Image)
+    assert_type(open_raw([(0, "file", 0, 10)], pointer="<u4"), Image)
+    assert_type(image.segments, tuple[Segment, ...])
+    assert_type(image.segments[0].name, str | None)
+    assert_type(image.pointer, np.dtype | None)
+    assert_type(image.read_at(0, 8, pad=0), bytes)
+    assert_type(image.gather([1, 2], "u8"), NDArray[Any])
+    assert_type(image.window(0, 8), NDArray[Any])
+    assert_type(image.search(b"bytes"), Iterator[int])
+    assert_type(image.search(1, dtype="u4"), Iterator[int])
+    assert_type(image.search(re.compile(b"x")), Iterator[tuple[int, bytes]])
+    assert_type(image.hexdump(0), str)
+    assert_type(0 in image, bool)
+    with image as same:
+        assert_type(same, Image)
