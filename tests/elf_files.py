@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+# For programs that are not ours: a sanitizer that is loaded before this one is not for them.
+CLEAN = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 EXEC, CORE = 2, 4
 LOAD, NOTE = 1, 4
 FORMATS = {32: ("HHIIIIIHHHHHH", "IIIIIIII"), 64: ("HHIQQQIHHHHHH", "IIQQQQQQ")}
@@ -86,7 +88,13 @@ def kernel_core(command: list[str], folder: Path) -> Path:
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
     done = subprocess.run(
-        command, cwd=folder, preexec_fn=allow, check=False, capture_output=True, timeout=60
+        command,
+        cwd=folder,
+        env=CLEAN,
+        preexec_fn=allow,
+        check=False,
+        capture_output=True,
+        timeout=60,
     )
     found = sorted(folder.glob("core*"))
     if not found:
@@ -101,7 +109,9 @@ def compile_c(source: str, target: Path, *options: str) -> Path:
         pytest.skip("no C compiler")
     target.with_suffix(".c").write_text(source)
     subprocess.run(
-        [compiler, "-g", "-O0", *options, "-o", target, target.with_suffix(".c")], check=True
+        [compiler, "-g", "-O0", *options, "-o", target, target.with_suffix(".c")],
+        env=CLEAN,
+        check=True,
     )
     return target
 
@@ -120,7 +130,7 @@ def _is_there(tool: str) -> bool:
 def objdump_bytes(path: Path, *options: str) -> dict[int, int]:
     """Read the bytes of all sections that are loaded, by address, with ``objdump -s``."""
     command = [need("objdump"), "-s", *options, str(path)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=True).stdout
     found: dict[int, int] = {}
     for line in text.splitlines():
         # " 401000 f30f1efa 4883ec08 488b05d9 2f000048  ....H...H../..H"

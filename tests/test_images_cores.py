@@ -13,7 +13,7 @@ import pytest
 from sparsearray import AccessError
 from sparsearray.images import open_elf
 
-from .elf_files import compile_c, kernel_core, need
+from .elf_files import CLEAN, compile_c, kernel_core, need
 
 pytest.importorskip("elftools")
 
@@ -64,13 +64,15 @@ def core(request, program, tmp_path_factory):
         return kernel_core([str(program), "abort"], folder)
     gdb = need("gdb")
     process = subprocess.Popen(
-        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+        [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=CLEAN
     )
     try:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         command = [gdb, "-nx", "-p", str(process.pid), "-batch", "-ex", f"gcore {folder}/made"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, env=CLEAN, capture_output=True, text=True, check=False, timeout=60
+        )
     finally:
         process.communicate("\n")
     if not (folder / "made").exists():
@@ -87,6 +89,7 @@ def ask_gdb(program, core):
         options = [part for command in commands for part in ("-ex", command)]
         done = subprocess.run(
             [gdb, "-nx", "-batch", program, core, *options],
+            env=CLEAN,
             capture_output=True,
             text=True,
             check=True,

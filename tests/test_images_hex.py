@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparsearray import AccessError
 from sparsearray.images import open_ihex, open_srec
 
-from .elf_files import need, objdump_bytes
+from .elf_files import CLEAN, need, objdump_bytes
 
 bincopy = pytest.importorskip("bincopy")
 intelhex = pytest.importorskip("intelhex")
@@ -116,7 +116,7 @@ def test_against_objcopy(kind, tmp_path):
         "raw",
         "out",
     ]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run(command, cwd=tmp_path, env=CLEAN, check=True)
     with (open_ihex if kind == "ihex" else open_srec)(path, pointer=">u4") as image:
         assert image.read_at(0x8003, len(raw)) == raw
         assert image.nbytes == len(raw)
