@@ -139,6 +139,13 @@ typedef struct {
     uint64_t count;
 } sa_ring;
 
+/* A run of bytes of an address space of somebody else's, and where in the reservation it lies. */
+typedef struct {
+    uint64_t address;
+    uint64_t nbytes;
+    uint64_t offset;
+} sa_span;
+
 /* What happened. Fields that sa_code does not name are left alone. */
 typedef struct {
     int32_t reason;
@@ -264,6 +271,15 @@ int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_
               sa_report *ret);
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
                const char *values, sa_report *ret);
+/* The same for records at addresses, of which `spans` are there: sorted, none touches another. SA_ACCESS with no
+ * `reason` where a byte of a record is in none: `offset` is the address of the first such byte. */
+int sa_gather_spans(sa_reservation *r, const sa_span *spans, uint64_t span_count, const uint64_t *addresses,
+                    uint64_t count, uint64_t nbytes, char *out, sa_report *ret);
+/* Finds where `pattern` begins, in sorted ranges of offsets at which it may, given by start and stop. `period` is the
+ * smallest distance at which it can lie over itself. One piece, `count` places; SA_MORE while there is more: from
+ * range number `value` on, of which `start` is the offset to go on at. */
+int sa_search(sa_reservation *r, const int64_t *ranges, uint64_t range_count, const char *pattern, uint64_t nbytes,
+              uint64_t period, int64_t *found, uint64_t capacity, sa_report *ret);
 /* Moves a selection of an array that lies tile by tile, from `offset` on, to or from the caller's: all of it is
  * checked first. Holes are not touched to read them. `transferred` are bytes of items, in the order of tiles. */
 int sa_move_box(sa_reservation *r, int64_t offset, const sa_axis *axes, uint64_t ndim, int64_t itemsize,

@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import importlib
 import inspect
 import io
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import sparsearray
+import sparsearray.images
 import sparsearray.testing
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +42,7 @@ def documented(name: str) -> set[str]:
     found = set(re.findall(rf"^\.\. auto(?:method|attribute):: {name}\.(\w+)", API, re.MULTILINE))
     whole = re.search(rf"^\.\. autoclass:: {name}\b.*\n(?: .*\n)*? +:members:$", API, re.MULTILINE)
     if whole:  # :members: takes what has a docstring
-        thing = getattr(sparsearray, name)
+        thing = find(name)
         found |= {one for one in public_names(thing) if inspect.getdoc(getattr(thing, one))}
     return found
 
@@ -100,22 +102,45 @@ def test_every_name_of_testing_is_in_the_reference(name):
     assert re.search(rf"^\.\. auto(class|function|data):: {name}\b", after, re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", sparsearray.images.__all__)
+def test_every_name_of_images_is_in_the_reference(name):
+    """And every name of `sparsearray.images`."""
+    _before, _module, after = API.partition(".. currentmodule:: sparsearray.images\n")
+    assert re.search(rf"^\.\. auto(class|function):: {name}\b", after, re.MULTILINE)
+
+
+def find(name: str) -> type:
+    """Find a class of the package or of `sparsearray.images`."""
+    found: type = getattr(sparsearray, name, None) or getattr(sparsearray.images, name)
+    return found
+
+
 @pytest.mark.parametrize(
-    "name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Region", "Ring", "RingReader"]
+    "name",
+    [
+        "SparseBuffer",
+        "AtomicSlice",
+        "SharedMemory",
+        "Region",
+        "Ring",
+        "RingReader",
+        "Image",
+        "Segment",
+    ],
 )
 def test_every_attribute_is_in_the_reference(name):
     """Every public method and property has a directive or stands in the class's Attributes."""
-    thing = getattr(sparsearray, name)
+    thing = find(name)
     known = documented(name) | in_attributes_section(thing)
     assert public_names(thing) - known == set()
 
 
 @pytest.mark.parametrize(
-    "name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Ring", "RingReader"]
+    "name", ["SparseBuffer", "AtomicSlice", "SharedMemory", "Ring", "RingReader", "Image"]
 )
 def test_every_attribute_has_a_docstring(name):
     """Whatever is public says what it is."""
-    thing = getattr(sparsearray, name)
+    thing = find(name)
     silent = {one for one in public_names(thing) if not inspect.getdoc(getattr(thing, one))}
     assert silent - in_attributes_section(thing) == set()
 
@@ -126,9 +151,7 @@ def test_the_reference_has_nothing_else():
     for line in API.splitlines():
         directive, _colons, target = line.removeprefix(".. ").partition(":: ")
         if directive == "currentmodule":
-            module = {"sparsearray": sparsearray, "sparsearray.testing": sparsearray.testing}[
-                target
-            ]
+            module = importlib.import_module(target)
         elif line.startswith(".. auto") and directive != "automodule":
             thing: object = module
             for part in target.removesuffix("()").split("."):

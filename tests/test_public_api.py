@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sparsearray
+import sparsearray.images
 from sparsearray import (
     AtomicSlice,
     Ring,
@@ -16,6 +17,7 @@ from sparsearray import (
     SparseBuffer,
     TiledArray,
 )
+from sparsearray.images import Image
 
 NAMES = [
     "AccessError",
@@ -179,6 +181,16 @@ SIGNATURES = {
         "window": "(self, start, n)",
     },
     RingReader: {"read": "(self, n=None)"},
+    Image: {
+        "__init__": "(self, name, segments, buffer, table, pointer=None)",
+        "close": "(self)",
+        "gather": "(self, addresses, dtype)",
+        "hexdump": "(self, address, nbytes=256)",
+        "read_at": "(self, address, nbytes, pad=None)",
+        "read_plain": "(self, address, dtype, shape=())",
+        "search": "(self, pattern, start=0, stop=None, *, dtype=None)",
+        "window": "(self, address, shape, dtype='u1')",
+    },
 }
 PROPERTIES = [
     "address",
@@ -212,6 +224,7 @@ ORDER = [
     "mapping",
     "backing",
     "buffer",
+    "_spans",
     "npy",
     "_progress",
     "_splitting",
@@ -256,6 +269,7 @@ ORDER = [
     "_svg",
     "display",
     "array_display",
+    "images",
     "cli",
 ]
 
@@ -322,6 +336,23 @@ FUNCTIONS = {
 }
 
 
+IMAGES = {
+    "open_elf": "(file, *, zero_fill=None, allow_truncated=False)",
+    "open_ihex": "(file, *, pointer=None)",
+    "open_raw": "(parts, *, pointer=None, name=None)",
+    "open_srec": "(file, *, pointer=None)",
+}
+
+
+def test_images() -> None:
+    """The names of `sparsearray.images`, and what its functions take."""
+    assert sparsearray.images.__all__ == ["Image", "Segment", *IMAGES]
+    for name, signature in IMAGES.items():
+        function = getattr(sparsearray.images, name)
+        assert without_annotations(function) == signature
+        assert "Raises\n------" in inspect.getdoc(function), name
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions(name: str) -> None:
     """The functions, and what they take."""
@@ -350,8 +381,8 @@ def test_hypothesis_and_pytest_are_not_imported() -> None:
     import sys
 
     code = (
-        "import sys, sparsearray; "
-        "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'IPython') if m in sys.modules])"
+        "import sys, sparsearray, sparsearray.images; "
+        "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'IPython', 'elftools', 'bincopy') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True

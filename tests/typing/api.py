@@ -1,5 +1,7 @@
 """Checked by mypy, not run: the public API as users annotate it."""
 
+import re
+from collections.abc import Iterator
 from typing import Any, assert_type
 
 import numpy as np
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 
 import sparsearray
 from sparsearray import AccessError, AtomicSlice, Region, SharedMemory, SparseBuffer, shared_memory
+from sparsearray.images import Image, Segment, open_elf, open_raw
 
 
 def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
@@ -43,3 +46,22 @@ def push(ring: sparsearray.Ring, memory: SharedMemory) -> None:
     assert_type(ring.last(3), NDArray[Any])
     assert_type(ring.pushed, int)
     assert_type(ring.reader().read(), NDArray[Any])
+
+
+def look_into(image: Image) -> None:
+    """The same of images."""
+    assert_type(open_elf("core", allow_truncated=True), Image)
+    assert_type(open_raw([(0, "file", 0, 10)], pointer="<u4"), Image)
+    assert_type(image.segments, tuple[Segment, ...])
+    assert_type(image.segments[0].name, str | None)
+    assert_type(image.pointer, np.dtype | None)
+    assert_type(image.read_at(0, 8, pad=0), bytes)
+    assert_type(image.gather([1, 2], "u8"), NDArray[Any])
+    assert_type(image.window(0, 8), NDArray[Any])
+    assert_type(image.search(b"bytes"), Iterator[int])
+    assert_type(image.search(1, dtype="u4"), Iterator[int])
+    assert_type(image.search(re.compile(b"x")), Iterator[tuple[int, bytes]])
+    assert_type(image.hexdump(0), str)
+    assert_type(0 in image, bool)
+    with image as same:
+        assert_type(same, Image)

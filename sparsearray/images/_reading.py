@@ -1,0 +1,33 @@
+"""Bytes of a file, read without its position, and errors that name it."""
+
+import os
+
+from sparsearray._descriptor import Descriptor
+
+__all__ = ["read_all", "read_part"]
+
+_CHUNK = 1 << 24
+
+
+def read_part(file: Descriptor, offset: int, nbytes: int) -> bytes:
+    """
+    Read a part of a file, as far as it goes.
+
+    Raises
+    ------
+    OSError
+        It cannot be read: a folder, a pipe, a bad disk.
+    """
+    try:
+        return os.pread(file.fd, nbytes, offset)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(file.name)) from None
+
+
+def read_all(file: Descriptor) -> bytes:
+    """Read a file from its start to its end; OSError as `read_part`."""
+    parts, at = [], 0
+    while part := read_part(file, at, _CHUNK):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)

@@ -1,0 +1,147 @@
+"""Where something begins in what is there of an image."""
+
+import re
+from collections.abc import Iterator
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsearray._binding import describe
+from sparsearray._spans import Span, SpanTable, search
+from sparsearray.buffer import SparseBuffer
+
+__all__ = ["find_bytes", "find_matches", "of_bytes", "pattern_bytes"]
+
+
+def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
+    r"""
+    Return what to look for as bytes.
+
+    Parameters
+    ----------
+    pattern : bytes-like or int
+        At least one byte.
+    dtype : dtype or None
+        Of an int.
+
+    Raises
+    ------
+    TypeError
+        It is neither, or there is no integer type for an int.
+    ValueError
+        It is empty, or the type cannot hold it.
+
+    Examples
+    --------
+    >>> pattern_bytes(258, np.dtype(">u4")), pattern_bytes(-2, np.dtype("i1"))
+    (b'\x00\x00\x01\x02', b'\xfe')
+    """
+    if isinstance(pattern, bytes | bytearray | memoryview):
+        found = bytes(pattern)
+        if not found:
+            msg = "nothing to search for: the pattern is empty"
+            raise ValueError(msg)
+        return found
+    try:
+        number = index(pattern)  # type: ignore[arg-type]
+    except TypeError:
+        msg = (
+            f"search takes bytes, an int or a compiled regular expression, "
+            f"not {type(pattern).__name__}"
+        )
+        raise TypeError(msg) from None
+    if dtype is None:
+        msg = (
+            f"search of {describe(number)}: the file does not say how large ints are: give a dtype"
+        )
+        raise TypeError(msg)
+    if dtype.kind not in "iu":
+        msg = f"search of {describe(number)}: {dtype} is no integer type"
+        raise TypeError(msg)
+    limits = np.iinfo(dtype)
+    if not limits.min <= number <= limits.max:
+        msg = f"search of {describe(number)}: {dtype} holds {limits.min} to {limits.max}"
+        raise ValueError(msg)
+    return np.array(number, dtype).tobytes()
+
+
+def of_bytes(pattern: re.Pattern[Any]) -> re.Pattern[bytes]:
+    """Refuse an expression for str with TypeError: memory holds bytes."""
+    if isinstance(pattern.pattern, str):
+        msg = f"{pattern!r} is for str, and memory holds bytes: re.compile(b'...')"
+        raise TypeError(msg)
+    return pattern
+
+
+def find_bytes(
+    buffer: SparseBuffer, table: SpanTable, pattern: bytes, start: int, stop: int
+) -> Iterator[int]:
+    """
+    Find where bytes begin, overlapping ones included.
+
+    Parameters
+    ----------
+    buffer, table : SparseBuffer, SpanTable
+        The image.
+    pattern : bytes
+        At least one.
+    start, stop : int
+        Addresses between which all of it lies.
+
+    Yields
+    ------
+    int
+        Addresses, in order.
+    """
+    ends = np.flatnonzero(np.frombuffer(pattern, "u1"))[[0, -1]] if any(pattern) else None
+    for span in table.between(start, stop):
+        ranges = _places(buffer, span, len(pattern), ends)
+        for offset in search(buffer, ranges, pattern) if len(ranges) else ():
+            yield offset - span.offset + span.address
+
+
+def _places(
+    buffer: SparseBuffer, span: Span, nbytes: int, ends: NDArray[np.intp] | None
+) -> NDArray[np.int64]:
+    r"""
+    Find the ranges of offsets at which a pattern may begin.
+
+    All its bytes that are not zero lie in extents. So the first of them does::
+
+        zeros               extent                  zeros
+        ------------[=========================]---------------
+           [00..x....y.0]               [00..x....y.0]
+    """
+    last = span.offset + span.nbytes - nbytes + 1
+    if last <= span.offset:
+        return np.empty((0, 2), np.int64)
+    whole = np.array([[span.offset, last]], np.int64)
+    if ends is None:
+        return whole
+    extents = buffer.extents(span.offset, span.nbytes)
+    found: NDArray[np.int64] = np.clip(extents - ends[0], span.offset, last)
+    return found
+
+
+def find_matches(
+    buffer: SparseBuffer, table: SpanTable, pattern: re.Pattern[bytes], start: int, stop: int
+) -> Iterator[tuple[int, bytes]]:
+    """
+    Find the matches of a regular expression in each run of bytes between two addresses.
+
+    Yields
+    ------
+    int
+        The address of a match.
+    bytes
+        What matched.
+    """
+    for span in table.between(start, stop):
+        memory: Any = buffer.window(span.offset, span.nbytes, writable=False)
+        for match in pattern.finditer(memory):
+            # What the file has lost meanwhile shows as zeros, and is none.
+            buffer._raise_untold(lost_only=True)
+            yield span.address + match.start(), match.group()
+        buffer._raise_untold(lost_only=True)
