@@ -240,8 +240,10 @@ def test_private_copies_are_lost_with_the_file(tmp_path: Path) -> None:
         kept.read_at(0, 2 * P)
 
 
-def test_holes_are_memory(tmp_path: Path) -> None:
+def test_holes_are_memory(tmp_path: Path, linux_core: bool) -> None:
     """A terabyte with a few pages is kept at once; what comes into its holes is not in it."""
+    if not linux_core:
+        pytest.skip("nobody tells which memory was touched: all of it is looked at")
     path = tmp_path / "a.npy"
     with sparsearray.open(path, "w+", shape=(1 << 37,)) as a:
         a[1000] = 1
