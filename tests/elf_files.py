@@ -43,7 +43,7 @@ def make_elf(
     ehdr, phdr = (order + code for code in FORMATS[bits])
     start = 16 + struct.calcsize(ehdr)
     size = struct.calcsize(phdr) + stride
-    table, body = b"", b""
+    table, body = bytearray(), bytearray()
     first = at = start + size * len(parts) + (64 if xnum else 0)
     for part in parts:
         pad = -at % part.align

@@ -180,6 +180,26 @@ def test_many_segments(opened):
         assert found.tolist() == list(range(300))
 
 
+def test_pages_in_the_order_of_the_file_are_one_mapping(opened):
+    """A core as kernels write it takes one mapping, of which a process may have some 65,000."""
+    parts = [
+        Part(0x10000 + i * 3 * P, i.to_bytes(4, "little") * (P // 4), align=P) for i in range(5000)
+    ]
+    image = opened(make_elf(parts, kind=CORE, xnum=True))
+    assert [region.kind for region in image._buffer.regions] == ["file"]
+    addresses = np.array([part.address for part in parts], np.uint64)
+    assert image.gather(addresses[::-1], "<u4").tolist() == list(range(4999, -1, -1))
+    with pytest.raises(AccessError) as caught:
+        image.read_at(parts[7].address, P + 1)
+    assert caught.value.offset == parts[7].address + P
+    wanted = parts[7].data[-4:] + parts[8].data[:4]  # neighbours in memory here, not there
+    assert not list(image.search(wanted))
+    assert list(image.search(b"\x07\0\0\0\x07", stop=parts[8].address))[:2] == [
+        parts[7].address,
+        parts[7].address + 4,
+    ]
+
+
 def test_other_entries_are_left_alone(opened):
     """Only PT_LOAD is memory; sections are not looked at, even where their table is nonsense."""
     raw = bytearray(make_elf([Part(0, b"note", kind=NOTE), Part(0x1000, b"load")]))

@@ -3,10 +3,14 @@ Pieces of files put together in one buffer, each where its address wants it.
 
 Addresses may be anywhere below 2^64, and a process has no such range. What touches is a cluster,
 and lies in the buffer as it does in its address space, page by page; clusters lie one behind
-another, with a page between them that is not mapped::
+another::
 
     addresses - -[a][b] - ----------------------[c] - -----------------------------[d]
     buffer[a][b][c][d]
+
+Nothing is kept between them: each access is looked up in the table first, to the byte, and never
+reaches from one into the next. So the pages of a kernel's core, whose segments lie in its file in
+the same order, are a single mapping, where a process may have no more than some 65,000.
 """
 
 import os
@@ -148,7 +152,7 @@ def _places(pieces: Sequence[Piece], page: int) -> tuple[list[int], int]:
     first = start = stop = 0
     for piece in pieces:
         if not offsets or piece.address // page * page > stop:
-            start += stop - first + page if offsets else 0
+            start += stop - first
             first = piece.address // page * page
         offsets.append(start + piece.address - first)
         stop = -(-piece.stop // page) * page
@@ -179,7 +183,9 @@ class _Builder:
         self._copy(piece, offset, first, offset)
         if isinstance(source, Descriptor):
             where = piece.file_offset + first - offset
-            self._buffer.map_file(first, last - first, source, where, skip_holes=True)
+            # A look for holes takes longer than mapping, and each may take a mapping of its own.
+            skip_holes = last - first > _FEW
+            self._buffer.map_file(first, last - first, source, where, skip_holes=skip_holes)
         else:
             self._buffer.map_zero(first, last - first)
         self._copy(piece, last, stop, offset)

@@ -1,7 +1,7 @@
 """Where something begins in what is there of an image."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import index
 from typing import Any
 
@@ -95,18 +95,16 @@ def find_bytes(
     int
         Addresses, in order.
     """
-    ends = np.flatnonzero(np.frombuffer(pattern, "u1"))[[0, -1]] if any(pattern) else None
-    for span in table.between(start, stop):
-        ranges = _places(buffer, span, len(pattern), ends)
-        for offset in search(buffer, ranges, pattern) if len(ranges) else ():
-            yield offset - span.offset + span.address
+    spans = [span for span in table.between(start, stop) if span.nbytes >= len(pattern)]
+    if not spans:
+        return
+    for offset in search(buffer, _places(buffer, spans, pattern), pattern):
+        yield table.address_of(offset)
 
 
-def _places(
-    buffer: SparseBuffer, span: Span, nbytes: int, ends: NDArray[np.intp] | None
-) -> NDArray[np.int64]:
+def _places(buffer: SparseBuffer, spans: Sequence[Span], pattern: bytes) -> NDArray[np.int64]:
     r"""
-    Find the ranges of offsets at which a pattern may begin.
+    Find the ranges of offsets at which a pattern may begin, sorted.
 
     All its bytes that are not zero lie in extents. So the first of them does::
 
@@ -114,15 +112,23 @@ def _places(
         ------------[=========================]---------------
            [00..x....y.0]               [00..x....y.0]
     """
-    last = span.offset + span.nbytes - nbytes + 1
-    if last <= span.offset:
-        return np.empty((0, 2), np.int64)
-    whole = np.array([[span.offset, last]], np.int64)
-    if ends is None:
-        return whole
-    extents = buffer.extents(span.offset, span.nbytes)
-    found: NDArray[np.int64] = np.clip(extents - ends[0], span.offset, last)
-    return found
+    offsets = np.array([span.offset for span in spans], np.int64)
+    stops = offsets + [span.nbytes for span in spans]
+    lasts = stops - len(pattern) + 1
+    if not any(pattern):
+        return np.stack((offsets, lasts), axis=1)
+    extents = buffer.extents(spans[0].offset, int(stops[-1]) - spans[0].offset)
+    # Which of them reach into each span, and then all pairs of a span and an extent.
+    firsts = np.searchsorted(extents[:, 1], offsets, "right")
+    counts = np.maximum(np.searchsorted(extents[:, 0], stops, "left") - firsts, 0)
+    numbers = np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+    lead = len(pattern) - len(pattern.lstrip(b"\0"))
+    ranges: NDArray[np.int64] = np.clip(
+        extents[numbers] - lead,
+        np.repeat(offsets, counts)[:, np.newaxis],
+        np.repeat(lasts, counts)[:, np.newaxis],
+    )
+    return ranges
 
 
 def find_matches(
