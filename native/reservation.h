@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <pthread.h>
+#include <vector>
 
 #include "core.h"
 #include "damage.h"
@@ -55,7 +56,8 @@ struct sa_reservation {
     std::unique_ptr<sparsearray::TilePool> pool;  // of an array of tiles in memory
     sparsearray::FileSet files;
     std::shared_ptr<sparsearray::Followers> followers;  // its snapshots
-    std::shared_ptr<sparsearray::Followers> followed;   // of a snapshot: those of its original
+    // Of a snapshot: the lists it is in, those of its original, and of what that is a snapshot of.
+    std::vector<std::shared_ptr<sparsearray::Followers>> followed;
     sparsearray::SharedBytes shared_bytes;              // which its original can write to
     uint64_t number = 0;                                // in the order in which all were made
     sa_reservation *next_dead = nullptr;

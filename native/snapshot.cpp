@@ -51,8 +51,8 @@ void SharedBytes::add(dev_t device, ino_t inode, uint64_t in_file, Range pages) 
 }
 
 void stop_following(sa_reservation *snapshot) {
-    if (snapshot->followed)
-        snapshot->followed->remove(snapshot);
+    for (const auto &followers : snapshot->followed)
+        followers->remove(snapshot);
 }
 
 namespace {
@@ -202,9 +202,8 @@ int place_like(sa_reservation *r, sa_reservation *snapshot, const Region &region
                                       region.file_offset, SA_FILE_COPY_ON_WRITE, true);
     if (int code = map_as_asked(snapshot, request, ret))
         return code;
-    if (region.shared || region.hole_of)
-        snapshot->shared_bytes.add(file->device(), file->inode(), static_cast<uint64_t>(region.file_offset),
-                                   {region.start, region.stop});
+    snapshot->shared_bytes.add(file->device(), file->inode(), static_cast<uint64_t>(region.file_offset),
+                               {region.start, region.stop});
     return SA_OK;
 }
 
@@ -240,8 +239,10 @@ int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret) tr
             if (error)
                 return system_error(error, region.file_name(), ret);
         }
-    made->followed = r->followers;
-    r->followers->add(made);
+    made->followed = r->followed;
+    made->followed.push_back(r->followers);
+    for (const auto &followers : made->followed)
+        followers->add(made);
     return SA_OK;
 } catch (const std::bad_alloc &) {
     return system_error(ENOMEM, "", ret);

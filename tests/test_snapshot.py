@@ -141,7 +141,12 @@ def test_many_snapshots(mapped: tuple[SparseBuffer, bytes]) -> None:
     second = kept[0][0].snapshot()
     expected = kept[0][1]
     kept[0][0].write_at(0, b"changed")
+    buffer.fill_at(0, 77, N)
     assert second.read_at(0, N) == expected
+    kept[0][0].close()
+    third = second.snapshot()
+    buffer.fill_at(0, 78, N)
+    assert third.read_at(0, N) == second.read_at(0, N) == expected
     assert all(one.read_at(0, N) == was for one, was in kept[1:])
 
 
