@@ -334,7 +334,7 @@ int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret
         std::vector<Range> data;
         OsFile facts;
         Borrowed fd = window.file->fd();
-        int error = os_describe_file(fd, &facts);
+        int error = fd < 0 ? errno : os_describe_file(fd, &facts);
         if (!error)
             error = file_data(fd, window.file->ask(), {window.in_file(window.start), window.in_file(window.stop)},
                               &data);
