@@ -18,7 +18,7 @@ from ._binding import (
     put_back,
     take,
 )
-from ._descriptor import opened
+from ._descriptor import join_names, opened
 from ._memory import available_memory, own_memory
 from .access import GuardedAccess
 from .errors import AccessError
@@ -250,7 +250,7 @@ class PageMapping(GuardedAccess):
 
     def _map_files(
         self,
-        windows: list[tuple[bytes, int, int, int]],
+        windows: list[tuple[str, int, int, int]],
         mode: int,
         *,
         skip_holes: bool,
@@ -279,7 +279,7 @@ class PageMapping(GuardedAccess):
         found: NDArray[np.void] = np.zeros(len(windows), _FOUND)
         for first in range(0, len(windows), _MANY):
             part = windows[first : first + _MANY]
-            names = b"".join(window[0] + b"\0" for window in part)
+            names = join_names([window[0] for window in part])
             places = np.array([window[1:] for window in part], np.int64)
             cell = ffi.from_buffer("int64_t[]", places)
             report = take()

@@ -325,7 +325,7 @@ def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> Files:
     for piece in mapped:
         part, at = piece.parts[0]
         place = part.offset + piece.start - at
-        windows.append((os.fsencode(str(part.path)), piece.start, piece.stop - piece.start, place))
+        windows.append((str(part.path), piece.start, piece.stop - piece.start, place))
     found, error = buffer._map_files(
         windows,
         _MODES[mode],
