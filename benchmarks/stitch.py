@@ -5,11 +5,11 @@ What many files as one array cost, beside np.concatenate of memmaps and dask.arr
 
 Run it with the package and the `bench` dependency group installed, and 2 GiB free in FOLDER: there
 are 2,000 files of 1 MiB, just written, so that they are in the system's cache. Rows are ours and
-theirs in turn, opening the files included; the median of the ratios of the pairs is what counts, and
-results are compared before they are timed. Rows of sums say theirs / ours, which is to be large; the
-one of opening ours / theirs. Of dask, the better of two ways is measured. The rows of memory are in
-processes of their own: the peak of what is the process's alone, without the pages of files that it
-shares with the system's cache; and of all of it, beside the 2,000 MiB of the files.
+theirs in turn, opening the files included; the median of the ratios of the pairs is what counts,
+and results are compared before they are timed. Rows of sums say theirs / ours, which is to be
+large; the one of opening ours / theirs. Of dask, the better of two ways is measured. The rows of
+memory are in processes of their own: the peak of what is the process's alone, without the pages of
+files that it shares with the system's cache; and of all of it, beside the 2,000 MiB of the files.
 """
 
 import argparse
@@ -201,7 +201,8 @@ def own_memory(paths: list[str], way: str) -> list[float]:
     """Tell the peak of what is the process's own, beside the files' length."""
     own, shown = peak(way, tuple(paths))
     print(
-        f"    ({way}: {own / MIB:.1f} MiB of its own, {shown / MIB:.0f} MiB with what it shows of files)"
+        f"    ({way}: {own / MIB:.1f} MiB of its own, "
+        f"{shown / MIB:.0f} MiB with what it shows of files)"
     )
     return [own / (FILES * MIB)]
 
