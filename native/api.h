@@ -178,10 +178,10 @@ int sa_map_zero(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
 int sa_map_file(sa_reservation *r, int64_t offset, int64_t nbytes, int fd, const char *name,
                 int descriptor, int64_t file_offset, int mode, int skip_holes, sa_report *ret);
 /* The same for `count` files that are opened by their names, which follow each other, each with its closing zero:
- * `places` has offset, nbytes and file_offset of each, and `found` gets what each is. Of a failure `value` is the
- * number of the file; those before it are mapped. */
+ * `places` has offset, nbytes and file_offset of each, and `found` gets what each is; how it begins only with `look`. Of
+ * a failure `value` is the number of the file; those before it are mapped. */
 int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, uint64_t count, int mode,
-                 int skip_holes, sa_found_file *found, sa_report *ret);
+                 int skip_holes, int look, sa_found_file *found, sa_report *ret);
 /* What there is at `count` such names: sizes, or errors, -1 and smaller; -EINVAL for what is no regular file. */
 void sa_look_at_files(const char *names, uint64_t count, int64_t *sizes);
 /* Maps what has become data in the holes that sa_map_file skipped; `count` bytes of them. */

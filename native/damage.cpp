@@ -359,7 +359,9 @@ bool divert_fault(const char *address) {
     Range range = page;
     if (reason == SA_FILE_TRUNCATED) {
         uint64_t size = region->file->size_now();
-        uint64_t end = size == kUnknownSize ? size : (size + unit - 1) / unit * unit;
+        if (size == kUnknownSize)
+            return true;  // its name leads elsewhere since a moment ago, which is another reason
+        uint64_t end = (size + unit - 1) / unit * unit;
         uint64_t first = region->in_file(region->start);
         range = {end > first ? region->start + (end - first) : region->start, region->stop};
         if (page.start < range.start)

@@ -40,6 +40,7 @@ Borrowed File::fd() const {
     if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_dev != device_ || st.st_ino != inode_)) {
         close(fd);
         fd = -1;
+        errno = ESTALE;
     }
     return Borrowed(fd, true);
 }

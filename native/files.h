@@ -38,8 +38,8 @@ class File {
     File(const File &) = delete;
     File &operator=(const File &) = delete;
 
-    // -1 where the file is opened by its name, and that leads to another one by now, or to none. For signal
-    // handlers, too.
+    // -1 and errno where the file is opened by its name, and that leads to another one by now (ESTALE), or to
+    // none. For signal handlers, too.
     Borrowed fd() const;
     bool is_kept() const { return fd_ >= 0; }
     bool writable() const { return writable_; }

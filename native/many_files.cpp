@@ -27,6 +27,16 @@ int64_t size_at(const char *name) {
     return S_ISREG(st.st_mode) ? st.st_size : S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 }
 
+// The first bytes of a file, which stay zero where they are in a hole: to read one would fill the cache.
+ssize_t read_start(int fd, const OsFile &facts, char (&start)[8]) {
+    if (facts.may_have_holes) {
+        if (os_hole_after(fd, 0, sizeof start))
+            return 0;
+        os_read_alone(fd);
+    }
+    return pread(fd, start, sizeof start, 0);
+}
+
 }  // namespace
 
 void sa_look_at_files(const char *names, uint64_t count, int64_t *sizes) {
@@ -35,12 +45,12 @@ void sa_look_at_files(const char *names, uint64_t count, int64_t *sizes) {
 }
 
 int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, uint64_t count, int mode,
-                 int skip_holes, sa_found_file *found, sa_report *ret) try {
+                 int skip_holes, int look, sa_found_file *found, sa_report *ret) try {
     OsFile facts = {};
     for (uint64_t i = 0; i < count; i++, places += 3, found++, names += strlen(names) + 1) {
         ret->value = i;
         Descriptor file{open_file(names, mode == SA_FILE_WRITE)};
-        if (file.fd < 0 || pread(file.fd, found->start, sizeof found->start, 0) < 0)
+        if (file.fd < 0)
             return system_error(errno, names, ret);
         Exclusive lock(r->lock);
         Range range;
@@ -54,6 +64,8 @@ int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, ui
         facts = request.facts;
         found->device = facts.device;
         found->inode = facts.inode;
+        if (look && read_start(file.fd, facts, found->start) < 0)
+            return system_error(errno, names, ret);
     }
     return SA_OK;
 } catch (const std::bad_alloc &) {

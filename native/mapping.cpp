@@ -123,7 +123,8 @@ int describe_window(MapRequest &request, Region *region, sa_report *ret) {
         return system_error(error, request.name, ret);
     if (region->file_offset < 0)
         return SA_NEGATIVE;
-    request.is_alike = like.is_regular && facts->is_regular && like.device == facts->device;
+    request.is_alike =
+        like.is_regular && like.can_fault && facts->is_regular && like.device == facts->device;
     uint64_t unit = facts->huge_page ? facts->huge_page : os_page_size();
     uint64_t from = static_cast<uint64_t>(region->file_offset), n = request.range.nbytes();
     if (from % os_page_size())
@@ -218,7 +219,7 @@ int map_as_asked(sa_reservation *r, MapRequest &request, sa_report *ret) {
             return system_error(error, request.name, ret);
         bool kept = region.file->is_kept();
         region.may_write = !region.shared || (kept ? region.file->writable() : write);
-        if (region.can_fault)
+        if (region.can_fault && !request.is_alike)
             if (int error = guard_install())
                 return system_error(error, request.name, ret);
         fd = kept ? int{region.file->fd()} : request.fd;
@@ -334,7 +335,7 @@ int sa_refresh(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret
         std::vector<Range> data;
         OsFile facts;
         Borrowed fd = window.file->fd();
-        int error = os_describe_file(fd, &facts);
+        int error = fd < 0 ? errno : os_describe_file(fd, &facts);
         if (!error)
             error = file_data(fd, window.file->ask(), {window.in_file(window.start), window.in_file(window.stop)},
                               &data);

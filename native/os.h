@@ -93,6 +93,8 @@ int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, s
                  uint64_t *end);
 // Has the system begin to read a range of a file.
 int os_will_need(int fd, uint64_t start, uint64_t nbytes);
+// Has the system read nothing around what is read by a descriptor.
+void os_read_alone(int fd);
 // How many bytes the system reads around a page of a file that is looked at.
 uint64_t os_read_ahead(int fd);
 // How many mappings are left of the half of them that may serve to skip holes.

@@ -572,6 +572,8 @@ int os_will_need(int fd, uint64_t start, uint64_t nbytes) {
     return posix_fadvise(fd, static_cast<off_t>(start), static_cast<off_t>(nbytes), POSIX_FADV_WILLNEED);
 }
 
+void os_read_alone(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); }
+
 uint64_t os_read_ahead(int fd) {
     struct stat facts;
     if (fstat(fd, &facts) < 0)

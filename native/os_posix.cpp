@@ -235,6 +235,8 @@ int os_find_data(int fd, Ask how, uint64_t start, uint64_t stop, size_t limit, s
 
 int os_will_need(int, uint64_t, uint64_t) { return ENOTSUP; }
 
+void os_read_alone(int) {}
+
 uint64_t os_read_ahead(int) { return 0; }
 
 int os_substitute(char *address, uint64_t nbytes, int prot, int, uint64_t) {

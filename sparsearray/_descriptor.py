@@ -11,7 +11,7 @@ import numpy as np
 
 from ._binding import ffi, lib, put_back, take
 
-__all__ = ["Descriptor", "KeptDescriptor", "look_at_files", "opened"]
+__all__ = ["Descriptor", "KeptDescriptor", "join_names", "look_at_files", "opened"]
 
 _MANY = 512  # files looked at in one call, which no interrupt can come into
 
@@ -50,13 +50,13 @@ class KeptDescriptor:
         lib.sa_close_file(self._cell)
 
 
-def look_at_files(names: list[bytes]) -> list[int]:
+def look_at_files(names: list[str]) -> list[int]:
     """
     Look at many files.
 
     Parameters
     ----------
-    names : list of bytes
+    names : list of str
         Their paths, without null bytes.
 
     Returns
@@ -68,9 +68,14 @@ def look_at_files(names: list[bytes]) -> list[int]:
     for at in range(0, len(names), _MANY):
         part = names[at : at + _MANY]
         cell = ffi.from_buffer("int64_t[]", sizes[at:], require_writable=True)
-        lib.sa_look_at_files(b"".join(name + b"\0" for name in part), len(part), cell)
+        lib.sa_look_at_files(join_names(part), len(part), cell)
     found: list[int] = sizes.tolist()
     return found
+
+
+def join_names(names: list[str]) -> bytes:
+    """Write paths without null bytes one after another, each with its closing zero."""
+    return os.fsencode("\0".join(names) + "\0")
 
 
 @contextmanager

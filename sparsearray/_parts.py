@@ -109,7 +109,7 @@ def _look_at(sources: list[Any], taking: _Taking) -> list[Part]:
     """Find what sources are; several parts where one is stitched itself."""
     arrays = {n: source for n, source in enumerate(sources) if isinstance(source, SparseArray)}
     files = {n: _as_file(n, source) for n, source in enumerate(sources) if n not in arrays}
-    sizes = look_at_files([os.fsencode(file[0]) for file in files.values()])
+    sizes = look_at_files([file[0] for file in files.values()])
     found = {
         n: [_as_part(n, file, size, taking)]
         for (n, file), size in zip(files.items(), sizes, strict=True)
@@ -121,7 +121,7 @@ def _look_at(sources: list[Any], taking: _Taking) -> list[Part]:
 
 def _check_sizes(parts: list[Part]) -> None:
     """Raise ValueError for a part of an array whose file was cut short since it was opened."""
-    sizes = look_at_files([os.fsencode(str(part.path)) for part in parts])
+    sizes = look_at_files([str(part.path) for part in parts])
     for part, size in zip(parts, sizes, strict=True):
         if part.offset + part.nbytes > size:
             msg = (
@@ -148,7 +148,7 @@ def _as_file(number: int, source: Any) -> tuple[str, int, int]:
             msg = f"{_name(number, path)}: {nbytes} bytes at {offset}: negative"
             raise ValueError(msg)
     try:
-        name = os.path.abspath(os.fsdecode(path))
+        name = _as_absolute(path if isinstance(path, str) else os.fsdecode(path))
     except TypeError:
         msg = (
             f"part {number}: {type(path).__name__} is neither a path, nor (path, offset, nbytes), "
@@ -159,6 +159,13 @@ def _as_file(number: int, source: Any) -> tuple[str, int, int]:
         msg = f"{_name(number, name)}: a null byte in the path"
         raise ValueError(msg)
     return name, offset, nbytes
+
+
+def _as_absolute(name: str) -> str:
+    """Make a path absolute, as `os.path.abspath`, which takes much longer for most."""
+    if name.startswith("/") and "/." not in name and "//" not in name:
+        return name
+    return os.path.abspath(name)
 
 
 def _as_part(number: int, file: tuple[str, int, int], size: int, taking: _Taking) -> Part:

@@ -18,7 +18,7 @@ from ._binding import (
     put_back,
     take,
 )
-from ._descriptor import opened
+from ._descriptor import join_names, opened
 from ._memory import available_memory, own_memory
 from .access import GuardedAccess
 from .errors import AccessError
@@ -249,7 +249,12 @@ class PageMapping(GuardedAccess):
             )
 
     def _map_files(
-        self, windows: list[tuple[bytes, int, int, int]], mode: int, *, skip_holes: bool
+        self,
+        windows: list[tuple[str, int, int, int]],
+        mode: int,
+        *,
+        skip_holes: bool,
+        look: bool,
     ) -> tuple[NDArray[np.void], Exception | None]:
         """
         Put windows of many files in place, none of which is kept open.
@@ -262,17 +267,19 @@ class PageMapping(GuardedAccess):
             One of ``sa_file_mode``.
         skip_holes : bool
             As of `map_file`.
+        look : bool
+            Read how they begin.
 
         Returns
         -------
         (ndarray of records, Exception or None)
-            Of each that is mapped ``"device"``, ``"inode"`` and its first bytes, ``"start"``; and
-            why the next was not.
+            Of each that is mapped ``"device"``, ``"inode"`` and, with `look`, its first bytes,
+            ``"start"``; and why the next was not.
         """
         found: NDArray[np.void] = np.zeros(len(windows), _FOUND)
         for first in range(0, len(windows), _MANY):
             part = windows[first : first + _MANY]
-            names = b"".join(window[0] + b"\0" for window in part)
+            names = join_names([window[0] for window in part])
             places = np.array([window[1:] for window in part], np.int64)
             cell = ffi.from_buffer("int64_t[]", places)
             report = take()
@@ -283,6 +290,7 @@ class PageMapping(GuardedAccess):
                 len(part),
                 mode,
                 skip_holes,
+                look,
                 from_buffer(_FOUND_CELL, found[first:], True),
                 report,
             )

@@ -327,8 +327,13 @@ def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> Files:
     for piece in mapped:
         part, at = piece.parts[0]
         place = part.offset + piece.start - at
-        windows.append((os.fsencode(str(part.path)), piece.start, piece.stop - piece.start, place))
-    found, error = buffer._map_files(windows, _MODES[mode], skip_holes=mode != "r+")
+        windows.append((str(part.path), piece.start, piece.stop - piece.start, place))
+    found, error = buffer._map_files(
+        windows,
+        _MODES[mode],
+        skip_holes=mode != "r+",
+        look=any(part.is_guess for part in plan.parts),
+    )
     if error is not None:
         part, _ = mapped[len(found)].parts[0]
         if isinstance(error, OSError):

@@ -1,14 +1,18 @@
 """What tests of holes in files share: the file, and who says where its data is."""
 
+import ctypes
 import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from sparsearray import SparseBuffer
 
 P = mmap.PAGESIZE
+R, W = mmap.PROT_READ, mmap.PROT_WRITE
 PAGES = 64
 DATA = (0, 3, 4, 9, 30, 31, 32, 62)
 
@@ -36,6 +40,18 @@ def data_pages(fd: int) -> set[int]:
         at = os.lseek(fd, start, os.SEEK_HOLE)
         pages.update(range(start // P, -(-at // P)))
     return pages
+
+
+def cached_pages(fd: int, count: int) -> set[int]:
+    """Ask mincore(2) which pages of a file are in the page cache, by a mapping of the test's own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with mmap.mmap(fd, count * P, mmap.MAP_PRIVATE, R | W) as view:
+        found = (ctypes.c_ubyte * count)()
+        start = ctypes.c_char.from_buffer(view)
+        failed = libc.mincore(ctypes.byref(start), ctypes.c_size_t(count * P), found)
+        del start
+        assert not failed
+        return set(np.flatnonzero(np.frombuffer(found, "u1") & 1).tolist())
 
 
 class Storage(NamedTuple):

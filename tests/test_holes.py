@@ -1,6 +1,5 @@
 """Holes of files, skipped when they are mapped: what is there instead, and what it costs."""
 
-import ctypes
 import mmap
 import os
 from contextlib import suppress
@@ -11,22 +10,9 @@ import pytest
 
 from sparsearray import ClosedError, OutOfBoundsError, Region, SparseBuffer
 
-from .sparse_files import DATA, PAGES, by_page, data_pages
+from .sparse_files import DATA, PAGES, by_page, cached_pages, data_pages
 
 P = mmap.PAGESIZE
-R, W = mmap.PROT_READ, mmap.PROT_WRITE
-
-
-def cached_pages(fd: int, count: int) -> set[int]:
-    """Ask mincore(2) which pages of a file are in the page cache, by a mapping of the test's own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with mmap.mmap(fd, count * P, mmap.MAP_PRIVATE, R | W) as view:
-        found = (ctypes.c_ubyte * count)()
-        start = ctypes.c_char.from_buffer(view)
-        failed = libc.mincore(ctypes.byref(start), ctypes.c_size_t(count * P), found)
-        del start
-        assert not failed
-        return set(np.flatnonzero(np.frombuffer(found, "u1") & 1).tolist())
 
 
 # ------------------------------------------------------------------------------ what is mapped

@@ -86,7 +86,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = sparsearray.save("a.npy", array, parts=12)
     assert made[:2] == ["a.00.npy", "a.01.npy"]
     assert made[-1] == "a.11.npy"
-    assert sorted(made) == made == sorted(os.listdir())
+    assert sorted(made) == made == names(tmp_path)
     assert sparsearray.save(b"b", array, parts=2) == ["b.0", "b.1"]
     assert sparsearray.save(Path("c.x"), array, parts=1) == ["c.x.0"]
     assert sparsearray.save(".npy", array, parts=2) == [".0.npy", ".1.npy"]
@@ -150,8 +150,9 @@ def test_terabyte(tmp_path: Path) -> None:
     try:
         paths = array.save(tmp_path / "a.npy", parts=100)
     except OSError as error:
-        assert error.errno == errno.EFBIG
-        pytest.skip("this file system has no files as large")
+        if error.errno == errno.EFBIG:
+            pytest.skip("this file system has no files as large")
+        raise
     assert paths is not None
     joined = stitch(paths)
     assert (joined.shape, joined.nbytes_copied, joined.nbytes_stored) == (array.shape, 0, 2 * P)
@@ -233,11 +234,9 @@ def test_own_files(tmp_path: Path, unchanged_files: Any) -> None:
     array = stitch(made, mode="r+")
     with unchanged_files(), pytest.raises(ValueError, match="a.0.npy.*own file.*'r\\+'"):
         array.save(tmp_path / "a.npy", parts=2)
-    last = sparsearray.open(made[-1], "r+")
-    with unchanged_files(), pytest.raises(ValueError, match="a.2.npy.*own file"):
-        sparsearray.save(tmp_path / "a.npy", last, parts=1 + 2) if len(last) > 2 * P else last.save(
-            made[-1]
-        )
+    last = sparsearray.open(made[1], "r+")
+    with unchanged_files(), pytest.raises(ValueError, match="a.1.npy.*own file"):
+        last.save(tmp_path / "a.npy", parts=2)
     array = stitch(made)
     array.save(tmp_path / "a.npy", parts=2)
     assert array.sum() == np.arange(6 * P, dtype="u1").sum()
@@ -335,7 +334,7 @@ def test_source_cut_short(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.0.npy", "a.1.npy"]
 
 
-def test_few_descriptors(tmp_path: Path, run_ok: Callable[..., str]) -> None:
+def test_few_descriptors(run_ok: Callable[..., str]) -> None:
     """As many parts as one likes need no more descriptors than one."""
     run_ok("""
         import resource, sparsearray

@@ -323,9 +323,7 @@ def test_no_descriptor_is_kept(mode: Any, tmp_path: Path, descriptors: Callable[
     array.copy()
     assert descriptors() == kept
     assert not [
-        name
-        for number in os.listdir("/proc/self/fd")
-        if (name := os.path.realpath(f"/proc/self/fd/{number}")).startswith(str(tmp_path))
+        link for link in Path("/proc/self/fd").iterdir() if str(tmp_path) in os.path.realpath(link)
     ]
 
 
@@ -423,18 +421,18 @@ def test_a_child_reads_and_writes(tmp_path: Path) -> None:
     window = array[...]
     pid = os.fork()
     if pid == 0:
+        status = 1
         try:
-            good = array.sum() == 6 * P and window[-1] == 3
             array[P] = 9
             array.flush()
-        except BaseException:
-            good = False
-        os._exit(not good)
+            status = int(array.sum() != 6 * P + 7 or window[-1] != 3)
+        finally:
+            os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
     assert window[P] == 9 == sources[1].given.read_bytes()[0]
 
 
-def test_run_is_independent_of_order_of_collection(tmp_path: Path) -> None:
+def test_parts_may_go(tmp_path: Path, linux_core: bool) -> None:
     """Arrays that were parts may go: the result stands on the files alone, or on its copies."""
     source = make_ours(tmp_path, "a", np.arange(P, dtype="u1"))
     memory = sparsearray.zeros(3 * P, "u1")
@@ -447,7 +445,7 @@ def test_run_is_independent_of_order_of_collection(tmp_path: Path) -> None:
     gc.collect()
     assert np.asarray(array)[:P].tobytes() == source.rows.tobytes()
     assert np.flatnonzero(np.asarray(array)[P:]).tolist() == [P, P + 1, P + 2]
-    assert array.nbytes_stored <= 2 * P + P  # holes of memory stay holes
+    assert array.nbytes_stored <= 3 * P or not linux_core  # holes of memory stay holes
 
 
 def test_model_of_copies() -> None:

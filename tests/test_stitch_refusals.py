@@ -359,6 +359,7 @@ def test_more_than_the_limit_of_mappings(left: int, run_ok: Caller, quick_folder
     assert printed == "done\n"
 
 
+@pytest.mark.slow  # a sanitizer needs mappings of its own
 def test_at_the_limit_of_mappings(run_ok: Caller, quick_folder: Path) -> None:
     """Fewer parts than are counted beforehand are refused by the system itself: with the limit named."""
     limit = int(Path("/proc/sys/vm/max_map_count").read_text())
