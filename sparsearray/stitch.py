@@ -30,6 +30,7 @@ from ._memory import available_memory
 from ._new_file import PIECE
 from ._parts import Part, describe_part, find_parts, has_header
 from ._storage import Storage
+from ._text import count
 from ._text import size as written
 from .array import SparseArray
 from .buffer import SparseBuffer
@@ -281,10 +282,10 @@ class Plan:
 
     def check_mappings(self) -> None:
         """Raise OSError where the process cannot have as many mappings as this takes."""
-        count = count_mappings()
-        if count is None:
+        mappings = count_mappings()
+        if mappings is None:
             return
-        used, limit = count
+        used, limit = mappings
         room = max(limit - used - _SPARE, 0)
         if len(self.pieces) > room:
             fits = self.pieces[room - 1].parts[-1][0].number + 1 if room else 0
@@ -433,11 +434,10 @@ class Files:
 class Stitched(Storage):
     """What a stitched array lives in: parts of files."""
 
-    what = "parts of files"
-
     def __init__(self, parts: list[Part], mode: str, files: Files) -> None:
         self.parts = parts
         self.mode = mode
+        self.what = count(len(parts), "part")
         self._files = files
 
     def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002
@@ -458,7 +458,7 @@ class Stitched(Storage):
             return None
         for path, identity in self._files.identities().items():
             if _identity(path) != identity:
-                msg = f"{path!r} is gone, or another file by now: the array cannot travel by its paths"
+                msg = f"{path!r} is gone, or another file by now: the array cannot travel by it"
                 raise FileNotFoundError(errno.ENOENT, msg, path)
         if array.buffer.damage:
             array.buffer.flush()  # AccessError: what is kept or lost is not in the files

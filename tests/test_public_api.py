@@ -260,6 +260,7 @@ ORDER = [
     "parcel",
     "retile",
     "creation",
+    "_writing",
     "files",
     "_parts",
     "stitch",
