@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from ._binding import index, plain_dtype
 from ._descriptor import look_at_files, opened
 from ._layout import layout
+from ._storage import Shared
 from ._tiling import Tiling
 from .array import SparseArray
 from .errors import ClosedError
@@ -26,7 +27,7 @@ class Part(NamedTuple):
 
     number: int
     path: str | None
-    """Absolute; None where it is copied from `array`."""
+    """Absolute; None of an array that is not in a file with a path."""
     offset: int
     """In the file, in bytes."""
     nbytes: int
@@ -35,8 +36,20 @@ class Part(NamedTuple):
     shape: tuple[int, ...]
     """Along its axes; in bytes of a raw file."""
     array: SparseArray | None = None
+    """What has no path."""
     is_guess: bool = False
     """Whether nobody has looked for a header in it yet."""
+
+    @property
+    def memory(self) -> SharedMemory | None:
+        """The shared memory that it is mapped from."""
+        found = None if self.array is None else self.array._storage
+        return found.memory if isinstance(found, Shared) and found.mode != "c" else None
+
+    @property
+    def can_be_mapped(self) -> bool:
+        """Whether it is somewhere where others can map it from."""
+        return self.path is not None or self.memory is not None
 
 
 def describe_part(part: Part) -> str:
@@ -268,7 +281,8 @@ def _parts_of(number: int, array: SparseArray) -> list[Part]:
     # What is kept for a full disk is in no file yet.
     places = None if array.buffer.damage else array._storage.places(array)
     if not places or not array.nbytes:
-        return [Part(number, None, 0, array.nbytes, dtype, array.shape, array)]
+        offset = array.offset if isinstance(array._storage, Shared) else 0
+        return [Part(number, None, offset, array.nbytes, dtype, array.shape, array)]
     row = prod(tail) * dtype.itemsize
     return [
         Part(number, path, offset, nbytes, dtype, (nbytes // row, *tail))

@@ -95,7 +95,8 @@ def stitch(
     ----------
     parts : iterable
         Paths of .npy files; of raw files, if `dtype` is given; ``(path, offset, nbytes)`` for bytes
-        of any file; or SparseArrays. Each holds whole rows.
+        of any file; or SparseArrays, of which those in private memory are copied. Each holds whole
+        rows.
     dtype : dtype, optional
         Of raw parts. Others are checked.
     shape : int or tuple of ints, optional
@@ -231,7 +232,7 @@ class Plan:
         shifts: Counter[int] = Counter()
         at = 0
         for part in self.parts:
-            if part.path is not None:
+            if part.can_be_mapped:
                 shifts[(part.offset - at) % self._page] += part.nbytes
             at += part.nbytes
         return max(shifts, key=lambda shift: (shifts[shift], -shift), default=0)
@@ -245,7 +246,7 @@ class Plan:
             # Beside the first part, and the last, a page has nothing else of the array.
             first = -(-at // page) * page if at > self.offset else at // page * page
             last = stop // page * page if stop < end else -(-stop // page) * page
-            if part.path is None or (part.offset - at) % page or first >= last:
+            if not part.can_be_mapped or (part.offset - at) % page or first >= last:
                 waiting.append((part, at))
             else:
                 if at < first:
@@ -263,7 +264,7 @@ class Plan:
         for part, at in piece.parts:
             nbytes = min(piece.stop, at + part.nbytes) - max(piece.start, at)
             if nbytes and writes:
-                where = "an array in memory" if part.path is None else "not in whole pages there"
+                where = "not in whole pages there" if part.can_be_mapped else "an array in memory"
                 msg = (
                     f"{describe_part(part)}: {nbytes} of its bytes would have to be copied "
                     f"({where}), and writes not reach them: modes 'r' and 'c' make such copies"
@@ -315,7 +316,8 @@ def _goes_on(piece: Piece, following: Piece) -> bool:
     if piece.copied or following.copied or piece.stop != following.start:
         return False
     (part, at), (other, other_at) = piece.parts[0], following.parts[0]
-    return part.path == other.path and part.offset - at == other.offset - other_at
+    is_same = part.path == other.path and part.path is not None
+    return is_same and part.offset - at == other.offset - other_at
 
 
 # What is put there
@@ -324,6 +326,10 @@ def _goes_on(piece: Piece, following: Piece) -> bool:
 def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> Files:
     """Put all in place. Returns which files those are."""
     mapped = [piece for piece in plan.pieces if not piece.copied]
+    for piece in mapped:
+        if piece.parts[0][0].path is None:
+            _show_memory(buffer, piece, mode)
+    mapped = [piece for piece in mapped if piece.parts[0][0].path is not None]
     windows = []
     for piece in mapped:
         part, at = piece.parts[0]
@@ -351,6 +357,18 @@ def _place(buffer: SparseBuffer, plan: Plan, mode: str) -> Files:
             if mode == "r":
                 buffer.set_writable(piece.start, piece.stop - piece.start, writable=False)
     return files
+
+
+def _show_memory(buffer: SparseBuffer, piece: Piece, mode: str) -> None:
+    part, at = piece.parts[0]
+    buffer.map_file(
+        piece.start,
+        piece.stop - piece.start,
+        part.memory,
+        part.offset + piece.start - at,
+        writable=mode == "r+",
+        copy_on_write=mode == "c",
+    )
 
 
 def _check_guesses(parts: list[Part], mapped: list[Part], starts: list[bytes]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsearray
-from sparsearray import SparseArray, StitchedArray, stitch
+from sparsearray import SparseArray, StitchedArray, shared_memory, stitch
 
 from .array_files import counting
 from .stitched_files import (
@@ -470,3 +470,22 @@ def test_long_lists(count: int, quick_folder: Path) -> None:
     array = stitch([quick_folder / f"{n}" for n in range(count)], "<u2")
     assert np.asarray(array).tobytes() == bytes(expected)
     assert array.nbytes_copied == 0
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_arrays_in_shared_memory(mode: Any, tmp_path: Path) -> None:
+    """They are mapped, beside files: what is written on either side is seen on the other, but for 'c'."""
+    np.full(P, 1, "u1").tofile(tmp_path / "data")
+    with shared_memory(3 * P) as memory:
+        shared = sparsearray.open(memory, "r+", dtype="u1")
+        shared[:] = 2
+        array = sparsearray.stitch([tmp_path / "data", shared, tmp_path / "data"], "u1", mode=mode)
+        assert array.nbytes_copied == 0
+        assert [path for path, _offset, _nbytes in array.parts][1] is None
+        shared[5] = 7
+        assert array[P + 5] == 7
+        if mode != "r":
+            array[2 * P] = 9
+            assert shared[P] == (9 if mode == "r+" else 2)
+        shared.close()
+        assert array[: 6 * P].sum() == 2 * P + 6 * P + 5 + (7 if mode != "r" else 0)
