@@ -18,6 +18,7 @@ from ._tiling import Tiling
 from .array import SparseArray
 from .errors import ClosedError
 from .npy import MAGIC, Header, read_header
+from .shared import SharedMemory
 
 __all__ = ["Part", "describe_part", "find_parts", "has_header"]
 
