@@ -106,6 +106,8 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
         return SA_UNSUPPORTED;
     return each_region(r, whole, [&](const Region &region, Range part) {
+        if (region.file)
+            region.file->note_holes();
         int error = region.file && region.shared
                         ? os_punch_file(region.file->fd(), static_cast<int64_t>(region.in_file(part.start)),
                                         part.nbytes())
