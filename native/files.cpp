@@ -25,7 +25,8 @@ Borrowed::~Borrowed() {
 
 File::File(int fd, const OsFile &facts, bool own_position, bool writable, const char *name, uint64_t id)
     : fd_(fd), device_(facts.device), inode_(facts.inode), own_position_(own_position), writable_(writable),
-      size_can_change_(facts.size_can_change), served_(facts.is_served), name_(name), id_(id) {}
+      size_can_change_(facts.size_can_change), served_(facts.is_served), may_have_holes_(facts.may_have_holes),
+      name_(name), id_(id) {}
 
 File::~File() {
     if (fd_ >= 0)
@@ -101,6 +102,8 @@ int FileSet::acquire(int fd, const char *name, int descriptor, bool write, const
     auto known = slot.lock();
     if (known && (by_name || known->is_kept())) {
         *ret = known;
+        if (facts.may_have_holes)
+            known->note_holes();
         return can_write && !known->writable() ? known->make_writable(fd, own_position) : 0;
     }
     int kept = by_name ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);

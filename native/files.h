@@ -55,6 +55,9 @@ class File {
     Ask ask() const {
         return !own_position_ ? Ask::ByOpening : served_ ? Ask::BySeeking : Ask::AtOnce;
     }
+    // As far as this process knows; others may have made some since.
+    bool may_have_holes() const { return may_have_holes_; }
+    void note_holes() { may_have_holes_ = true; }
     // As the file system has it now.
     uint64_t size_now() const;
     // Somebody is told that it became shorter, or was told, and it is as long as it was then.
@@ -72,6 +75,7 @@ class File {
     bool writable_;
     bool size_can_change_;
     bool served_;  // by another process
+    std::atomic<bool> may_have_holes_;
     std::string name_;
     uint64_t id_;
     std::atomic<uint64_t> told_size_{UINT64_MAX};

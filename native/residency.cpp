@@ -106,10 +106,11 @@ int sa_punch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     if (filled_only || r->table.cut_huge_page(whole.start, whole.stop, &at))
         return SA_UNSUPPORTED;
     return each_region(r, whole, [&](const Region &region, Range part) {
-        int error = keep_old(r, region, part.start, part.stop);
-        if (error)
+        if (int error = keep_old(r, region, part.start, part.stop))
             return system_error(error, region.file_name(), ret);
-        error = region.file && region.shared
+        if (region.file)
+            region.file->note_holes();
+        int error = region.file && region.shared
                         ? os_punch_file(region.file->fd(), static_cast<int64_t>(region.in_file(part.start)),
                                         part.nbytes())
                         : discard_part(r, region, part);

@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sparsearray import SparseDamageWarning
+from sparsearray import SparseDamageWarning, zeros
 
 LAST = 150  # more than any scenario makes of one kind
 SECONDS = 30  # that a trial may take
@@ -145,6 +145,7 @@ def main(folder: str, small_disk: str, syscall: str, error: str, *names: str) ->
     from failing_scenarios import SCENARIOS, Trial
 
     warnings.simplefilter("error", SparseDamageWarning)
+    zeros(1).extents()  # opens /proc/self/pagemap, which stays open
     places = {name: Path(small_disk if name == "full disk" else folder) for name in names}
     for name, place in places.items():  # all modules are in memory from now on
         with TemporaryDirectory(dir=place) as own, TemporaryDirectory(dir=folder) as other:

@@ -384,6 +384,22 @@ def test_writing_to_holes(sparse_files: list[Path], linux_core: bool) -> None:
     assert array.trim() == 0
 
 
+def test_holes_made_later(tmp_path: Path, linux_core: bool) -> None:
+    """Holes that are made through the array are no extents; a file that had none need not be asked."""
+    parts = [make_raw(tmp_path, str(n), np.full(8 * P, n + 1, "u1")).given for n in range(3)]
+    array = stitch(parts, "u1", mode="r+")
+    assert array.extents().tolist() == [[0, 24 * P]]
+    array.discard(slice(9 * P, 12 * P))
+    assert array.sum() == (8 + 5 * 2 + 8 * 3) * P
+    if linux_core:
+        assert array.extents().tolist() == [[0, 9 * P], [12 * P, 24 * P]]
+    again = stitch(parts, "u1")
+    assert again.nbytes_stored == array.nbytes_stored
+    array[10 * P] = 9
+    assert (again.refresh() > 0) == linux_core  # a page, or what the file system has in one piece
+    assert again.sum() == array.sum()
+
+
 def test_new_data_in_holes(sparse_files: list[Path]) -> None:
     """`refresh` finds what others wrote into holes that were skipped; not where a name leads elsewhere."""
     array = stitch(sparse_files, "u1")

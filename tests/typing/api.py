@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sparsearray
-from sparsearray import AccessError, AtomicSlice, Region, SharedMemory, SparseBuffer, shared_memory
+from sparsearray import (
+    AccessError,
+    AtomicSlice,
+    Region,
+    SharedMemory,
+    SparseBuffer,
+    StitchedArray,
+    save,
+    shared_memory,
+    stitch,
+)
 from sparsearray.images import Image, Segment, open_elf, open_raw
 
 
@@ -29,6 +39,8 @@ def use(buffer: SparseBuffer, memory: SharedMemory, slots: AtomicSlice) -> None:
     assert_type(buffer.atomic_slice(0, 4), AtomicSlice)
     assert_type(slots.compare_exchange(0, 1, 2), tuple[bool, int])
     assert_type(shared_memory(4096), SharedMemory)
+    assert_type(save("a.npy", window, parts=2), list[str])
+    assert_type(stitch(["a.0.npy", ("b", 0, 8)], "f4", mode="r+"), StitchedArray)
     with buffer as same:
         assert_type(same, SparseBuffer)
     try:
