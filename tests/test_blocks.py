@@ -2,10 +2,9 @@
 
 import os
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
-
-from math import prod
 
 import numpy as np
 import pytest
