@@ -507,9 +507,9 @@ def test_forks_beside_snapshots(run_ok: Callable[..., str]) -> None:
             if pid == 0:
                 signal.alarm(20)
                 kept = buffer.snapshot()
-                was = kept.read_at(0, P)
-                buffer.write_at(0, b"z" * P)
-                os._exit(0 if kept.read_at(0, P) == was else 1)
+                was = kept.read_at(12 * P, P)  # where the parent writes nothing
+                buffer.write_at(12 * P, os.urandom(P))
+                os._exit(0 if kept.read_at(12 * P, P) == was else 1)
             status = os.waitpid(pid, 0)[1]
             children += 1
         stop = True
