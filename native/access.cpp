@@ -4,8 +4,11 @@
 // whether the file behind them is still that long, unlock. Only regions of files that can change
 // behind our back pay for the guard.
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <new>
 #include <unistd.h>
+#include <vector>
 
 #include "moves.h"
 
@@ -181,7 +184,8 @@ template <class Move> class Records {
         if (Move::write)
             good = still_in_file(r_, region, region.start, good, true);
         if (Move::write && r_->followers && r_->followers->any())
-            good = 0;  // one by one: each page is kept for snapshots before
+            if (keep_old_runs(r_, region, pages_of(region, from, stop)))
+                good = 0;  // the error comes of moving one by one
         bool whole = !region.can_fault, damaged = region.can_fault && r_->damage.any();
         if (!Move::write && !damaged && nbytes_ >= r_->page_size && can_be_read(region)) {
             *i = read_pages(region, from, stop);
@@ -207,6 +211,26 @@ template <class Move> class Records {
         }
         *i = to;
         return SA_OK;
+    }
+
+    // The pages that records touch, up to the first that does not lie in the region.
+    std::vector<Range> pages_of(const Region &region, uint64_t i, uint64_t stop) const {
+        uint64_t page = r_->page_size;
+        std::vector<Range> pages;
+        for (int64_t at; i < stop && in(&region, at = offset_of(i)); i++) {
+            uint64_t first = static_cast<uint64_t>(at) / page * page;
+            uint64_t last = (static_cast<uint64_t>(at) + nbytes_ + page - 1) / page * page;
+            if (pages.empty() || pages.back().start != first || pages.back().stop != last)
+                pages.push_back({first, last});
+        }
+        std::sort(pages.begin(), pages.end(), [](const Range &a, const Range &b) { return a.start < b.start; });
+        std::vector<Range> runs;
+        for (const Range &one : pages)
+            if (!runs.empty() && one.start <= runs.back().stop)
+                runs.back().stop = std::max(runs.back().stop, one.stop);
+            else
+                runs.push_back({std::max(one.start, region.start), std::min(one.stop, region.stop)});
+        return runs;
     }
 
     static bool can_be_read(const Region &region) {
@@ -374,7 +398,7 @@ int sa_gather(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_
 }
 
 int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64_t nbytes,
-               const char *values, sa_report *ret) {
+               const char *values, sa_report *ret) try {
     SharedLock lock(r->lock);
     ScatterMove move{{{values}}};
     Records<ScatterMove> records(r, offsets, count, nbytes, move, ret);
@@ -382,6 +406,8 @@ int sa_scatter(sa_reservation *r, const int64_t *offsets, uint64_t count, uint64
         return SA_CLOSED;
     int code = records.check();
     return code ? code : records.run();
+} catch (const std::bad_alloc &) {
+    return system_error(ENOMEM, "", ret);
 }
 
 int sa_atomic(sa_reservation *r, int64_t offset, uint64_t nbytes, int op, uint64_t operand,

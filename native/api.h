@@ -236,6 +236,8 @@ int sa_windows_are_protected(void);
  * original's own, and what it copied on write itself, is zero there, and for the caller to copy. */
 int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret);
 int sa_has_snapshots(sa_reservation *r);
+/* Has snapshots keep what is in a range, before much of it is written: in pieces, which an interrupt can come between. */
+int sa_keep_pages(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 /* Before the caller makes a file shorter: snapshots keep what lies in a range. */
 int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret);
 

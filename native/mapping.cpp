@@ -106,10 +106,14 @@ std::vector<Region> parts_of(sa_reservation *r, Range range) {
 // round until they are counted again.
 uint64_t take_mappings(uint64_t holes) {
     static std::mutex lock;
-    static uint64_t budget = 0;
+    static uint64_t budget = 0, waiting = 0;
     std::lock_guard<std::mutex> guard(lock);
-    if (budget / 2 < holes)
+    if (budget / 2 < holes && waiting) {
+        waiting--;  // to count them takes long where there are many
+    } else if (budget / 2 < holes) {
         budget = os_mappings_to_spare() / 2;
+        waiting = budget / 2 < holes ? 1000 : 0;
+    }
     holes = std::min(holes, budget / 2);
     budget -= 2 * holes;
     return holes;

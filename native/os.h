@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <sys/types.h>
 #include <vector>
 
@@ -48,9 +49,12 @@ int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_
 int os_place_at_once(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_t file_offset);
 // The same as os_place with memory of the process's own, on pages that are all holes.
 int os_place_on_hole(char *address, uint64_t nbytes, int prot);
-// Replaces pages by memory of the process's own, with the same bytes in some runs of them, and zeros elsewhere. What
-// cannot be read is zero. Runs are, as the range, in bytes from `base`.
-int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs);
+// Replaces pages by memory of the process's own, with the same bytes in some runs of them, and zeros elsewhere. Runs
+// are, as the range, in bytes from `base`. `copy`(to, from, nbytes) copies from there; false if it cannot: EIO.
+int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs,
+                const std::function<bool(char *, uint64_t, uint64_t)> &copy);
+// How many bytes can be filled before memory runs out; UINT64_MAX where nobody tells.
+uint64_t os_available_memory();
 // Gives the pages back and makes the range inaccessible, but keeps it taken.
 int os_make_hole(char *address, uint64_t nbytes);
 int os_flags_private(bool reserve);

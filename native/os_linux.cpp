@@ -93,6 +93,19 @@ const bool has_huge_zero = read_number("/sys/kernel/mm/transparent_hugepage/use_
 
 uint64_t os_page_size() { return page_size; }
 
+uint64_t os_available_memory() {
+    uint64_t found = 0;
+    if (FILE *file = fopen("/proc/meminfo", "re")) {
+        char line[128];
+        unsigned long long kib;
+        while (fgets(line, sizeof line, file))
+            if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1)
+                found += uint64_t{kib} << 10;
+        fclose(file);
+    }
+    return found ? found : UINT64_MAX;
+}
+
 uint64_t os_alignment(uint64_t nbytes) {
     uint64_t best = page_size;
     for (uint64_t size : page_sizes)
@@ -244,14 +257,17 @@ int os_place_on_hole(char *address, uint64_t nbytes, int prot) {
     return error;
 }
 
-int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs) {
+int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs,
+                const std::function<bool(char *, uint64_t, uint64_t)> &copy) {
     void *made = mmap(nullptr, range.nbytes(), PROT_READ | PROT_WRITE, os_flags_private(false), -1, 0);
     if (made == MAP_FAILED)
         return errno;
     char *own = static_cast<char *>(made);
     for (const Range &run : runs)
-        for (uint64_t at = run.start; at < run.stop; at += page_size)
-            os_copy_quietly(own + (at - range.start), base + at, page_size, true);
+        if (!copy(own + (run.start - range.start), run.start, run.nbytes())) {
+            munmap(made, range.nbytes());
+            return EIO;
+        }
     // SAFETY: the caller has checked that the range lies in the reservation.
     if (mprotect(made, range.nbytes(), prot) < 0 ||
         mremap(made, range.nbytes(), range.nbytes(), MREMAP_MAYMOVE | MREMAP_FIXED, base + range.start) == MAP_FAILED) {

@@ -47,6 +47,8 @@ const uint64_t page_size = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 
 uint64_t os_page_size() { return page_size; }
 
+uint64_t os_available_memory() { return UINT64_MAX; }
+
 uint64_t os_alignment(uint64_t) { return os_page_size(); }
 
 int os_reserve(uint64_t nbytes, uint64_t alignment, char **ret) {
@@ -116,10 +118,14 @@ int os_place(char *address, uint64_t nbytes, int prot, int flags, int fd, int64_
     return at == MAP_FAILED ? errno : 0;
 }
 
-int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs) {
+int os_make_own(char *base, Range range, int prot, const std::vector<Range> &runs,
+                const std::function<bool(char *, uint64_t, uint64_t)> &copy) {
     std::vector<std::vector<char>> kept;
-    for (const Range &run : runs)
-        kept.emplace_back(base + run.start, base + run.stop);
+    for (const Range &run : runs) {
+        kept.emplace_back(run.nbytes());
+        if (!copy(kept.back().data(), run.start, run.nbytes()))
+            return EIO;
+    }
     int both = PROT_READ | PROT_WRITE;
     if (int error = os_place(base + range.start, range.nbytes(), both, os_flags_private(false), -1, 0))
         return error;

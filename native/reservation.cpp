@@ -250,8 +250,11 @@ void sa_release(sa_reservation **reservation) {
     if (!r)
         return;
     stop_following(r);
-    r->hold();
-    r->owned = false;
+    {
+        std::lock_guard<std::mutex> guard(r->holders);
+        r->holds++;
+        r->owned = false;
+    }
     r->drop_hold();
 }
 

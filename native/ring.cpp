@@ -75,6 +75,10 @@ int sa_push_to_ring(sa_reservation *r, const sa_ring *ring, const char *data, ui
         __atomic_store_n(ring->claimed, end, __ATOMIC_RELAXED);
     // The claim is seen before any of the bytes.
     fence_after_claim();
+    // Of more than there is room for, the rest is skipped at once: whoever dies from here on leaves a claim that is no
+    // further ahead than the ring is long.
+    if (count > kept)
+        __atomic_store_n(ring->published, end - kept, __ATOMIC_RELEASE);
     copy_bytes(place_of(ring, end - kept), data, nbytes);
     __atomic_store_n(ring->published, end, __ATOMIC_RELEASE);
     return SA_OK;

@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 
 #include "extents.h"
-#include "guard.h"
 #include "mapping.h"
+#include "moves.h"
 
 using namespace sparsearray;
 
@@ -21,11 +21,20 @@ namespace {
 
 // Of all lists of followers. No other lock but holders is taken while it is held.
 std::mutex followers_lock;
+// For pages that are made writable for a while.
+std::mutex writable_lock;
 
 }  // namespace
 
-void snapshots_before_fork() { followers_lock.lock(); }
-void snapshots_after_fork() { followers_lock.unlock(); }
+void snapshots_before_fork() {
+    followers_lock.lock();
+    writable_lock.lock();
+}
+
+void snapshots_after_fork() {
+    writable_lock.unlock();
+    followers_lock.unlock();
+}
 
 void Followers::add(sa_reservation *snapshot) {
     std::lock_guard<std::mutex> guard(followers_lock);
@@ -57,24 +66,92 @@ void stop_following(sa_reservation *snapshot) {
 
 namespace {
 
-// Gives the snapshot pages of its own for a range. What the file has lost, nobody can keep.
+// Has a region's pages be writable for the time of a scope, also where the snapshot was made read-only.
+class Writable {
+  public:
+    Writable(sa_reservation *snapshot, const Region &region, Range part)
+        : at_(snapshot->base + part.start), nbytes_(part.nbytes()), prot_(region.prot) {
+        if (is_needed())
+            writable_lock.lock();
+        error_ = is_needed() ? os_protect(at_, nbytes_, prot_ | PROT_WRITE) : 0;
+    }
+    ~Writable() {
+        if (is_needed() && !error_)
+            os_protect(at_, nbytes_, prot_);
+        if (is_needed())
+            writable_lock.unlock();
+    }
+    Writable(const Writable &) = delete;
+    Writable &operator=(const Writable &) = delete;
+    int error() const { return error_; }
+
+  private:
+    bool is_needed() const { return !(prot_ & PROT_WRITE); }
+    char *at_;
+    uint64_t nbytes_;
+    int prot_;
+    int error_;
+};
+
+// Page by page, where some cannot be had. What the file has lost, nobody can keep.
+int copy_each_page(sa_reservation *snapshot, const Region &region, Range part) {
+    uint64_t step = region.huge_page ? region.huge_page : snapshot->page_size;
+    for (uint64_t at = part.start; at < part.stop; at += step) {
+        uint64_t bad;
+        Range page{at, std::min(at + step, part.stop)};
+        for (int tries = 0; int error = populate(snapshot, region, page, true, &bad); tries++) {
+            int reason = reason_of_fault(region, at, false);
+            if (reason == SA_FILE_TRUNCATED)
+                break;
+            if (reason || tries == 3)
+                return error == EFAULT ? (reason == SA_NO_SPACE ? ENOSPC : reason == SA_IO_ERROR ? EIO : ENOMEM)
+                                       : error;
+        }
+    }
+    return 0;
+}
+
+// Large copies are looked at first: the system would rather end the process than say that there is no memory.
+constexpr uint64_t kLarge = uint64_t{64} << 20;
+
+// Gives the snapshot pages of its own for a range.
 int copy_pages(sa_reservation *snapshot, Range range) {
     uint64_t page = snapshot->page_size;
     range = {range.start / page * page, (range.stop + page - 1) / page * page};
+    if (range.nbytes() > kLarge && range.nbytes() > os_available_memory()) {
+        uint64_t wanted = 0;
+        std::vector<Range> own;
+        each_region(snapshot, range, [&](const Region &region, Range part) {
+            uint64_t end;
+            if (!region.file || region.shared)
+                return int{SA_OK};
+            wanted += part.nbytes();
+            own.clear();
+            if (os_find_touched(snapshot->base + part.start, part.nbytes(), Touched::OwnCopies, SA_EXTENTS_BEST,
+                                SIZE_MAX, &own, &end) == 0)
+                for (const Range &run : own)
+                    wanted -= run.nbytes();
+            return int{SA_OK};
+        });
+        if (wanted > os_available_memory())
+            return ENOMEM;
+    }
     for (uint64_t at = range.start; at < range.stop;) {
         const Region *region = snapshot->table.at_or_after(at);
         if (!region || region->start >= range.stop)
             break;
         Range part{std::max(at, region->start), std::min(range.stop, region->stop)};
         at = part.stop;
-        if (!region->file || region->shared || !region->writable())
+        if (!region->file || region->shared)
             continue;
+        Writable writable(snapshot, *region, part);
+        if (int error = writable.error())
+            return error;
         uint64_t bad;
         int error = populate(snapshot, *region, part, true, &bad);
-        for (uint64_t start = part.start; error == EFAULT && start < part.stop; start += page)
-            if (populate(snapshot, *region, {start, start + page}, true, &bad) == ENOMEM)
-                error = ENOMEM;
-        if (error && error != EFAULT)
+        if (error == EFAULT)
+            error = copy_each_page(snapshot, *region, part);
+        if (error)
             return error;
     }
     return 0;
@@ -90,10 +167,12 @@ struct Held {
 };
 
 // Gives the snapshot memory of its own for a range, which its file is about to lose: with that, the system would
-// take away copied pages, too.
+// take away copied pages, too. Not under a window that may write meanwhile.
 int take_over(sa_reservation *snapshot, Range range, sa_report *ret) {
     uint64_t page = snapshot->page_size;
     range = {range.start / page * page, (range.stop + page - 1) / page * page};
+    if (int code = check_pins(snapshot, range, true, ret))
+        return code;
     std::vector<Region> parts;
     each_region(snapshot, range, [&](const Region &region, Range part) {
         if (region.file && !region.shared && region.readable()) {
@@ -112,8 +191,12 @@ int take_over(sa_reservation *snapshot, Range range, sa_report *ret) {
         int error = find_stored(snapshot, part, &runs);
         snapshot->table.prepare();
         Placing placing(snapshot, part);
+        const Region *old = snapshot->table.find(part.start);
+        auto copy = [&](char *to, uint64_t at, uint64_t n) {
+            return move_guarded(snapshot, *old, at, 0, n, CopyOut{to}) == n;
+        };
         if (!error)
-            error = os_make_own(snapshot->base, part, made.prot, runs);
+            error = os_make_own(snapshot->base, part, made.prot, runs, copy);
         if (error)
             return system_error(error, "", ret);
         snapshot->forget_pages(part.start, part.stop);
@@ -124,10 +207,9 @@ int take_over(sa_reservation *snapshot, Range range, sa_report *ret) {
 
 }  // namespace
 
-int keep_old(sa_reservation *r, const Region &region, uint64_t start, uint64_t stop) try {
+int keep_old_runs(sa_reservation *r, const Region &region, const std::vector<Range> &runs) try {
     if (!region.file || !region.shared || !r->followers || !r->followers->any())
         return 0;
-    uint64_t from = region.in_file(start), to = region.in_file(stop);
     Held held{r->followers->hold_all()};
     for (sa_reservation *snapshot : held.all) {
         // It was made after its original: this order of locks is that of before_fork, too.
@@ -135,14 +217,23 @@ int keep_old(sa_reservation *r, const Region &region, uint64_t start, uint64_t s
         if (snapshot->closed)
             continue;
         const File &file = *region.file;
-        int error = snapshot->shared_bytes.each(file.device(), file.inode(), from, to,
-                                                [&](Range pages) { return copy_pages(snapshot, pages); });
-        if (error)
-            return error;
+        for (const Range &run : runs) {
+            int error = snapshot->shared_bytes.each(file.device(), file.inode(), region.in_file(run.start),
+                                                    region.in_file(run.stop),
+                                                    [&](Range pages) { return copy_pages(snapshot, pages); });
+            if (error)
+                return error;
+        }
     }
     return 0;
 } catch (const std::bad_alloc &) {
     return ENOMEM;
+}
+
+int keep_old(sa_reservation *r, const Region &region, uint64_t start, uint64_t stop) {
+    if (!region.file || !region.shared || !r->followers || !r->followers->any())
+        return 0;
+    return keep_old_runs(r, region, {{start, stop}});
 }
 
 int keep_old_range(sa_reservation *r, Range range) {
@@ -180,20 +271,20 @@ int place_memory(sa_reservation *snapshot, const Region &region, int kind, sa_re
 
 // Puts what a region of the original shows into the same place of its snapshot.
 int place_like(sa_reservation *r, sa_reservation *snapshot, const Region &region, sa_report *ret) {
-    const std::shared_ptr<File> &file = region.file ? region.file : region.hole_of;
+    const std::shared_ptr<File> &file = region.file;
     if (!region.readable())
         return SA_OK;
+    if (region.hole_of)  // zeros, as the original shows them, and writable as what is around them
+        return place_memory(snapshot, region, SA_PRIVATE, ret);
     if (!file)
         return place_memory(snapshot, region, region.kind == SA_ZERO ? SA_ZERO : SA_PRIVATE, ret);
     Damage damage;
     if (r->damage.any() && find_damage(r, {region.start, region.stop}, true, &damage))
         return access_error(damage.reason, false, damage.start, 0, region.file_name(), ret);
-    if (region.file) {
-        uint64_t good = still_in_file(r, region, region.start, region.nbytes(), false);
-        if (good < region.nbytes()) {
-            file->tell_size();
-            return access_error(SA_FILE_TRUNCATED, false, region.start + good, 0, region.file_name(), ret);
-        }
+    uint64_t good = still_in_file(r, region, region.start, region.nbytes(), false);
+    if (good < region.nbytes()) {
+        file->tell_size();
+        return access_error(SA_FILE_TRUNCATED, false, region.start + good, 0, region.file_name(), ret);
     }
     Borrowed fd = file->fd();
     if (fd < 0)
@@ -251,6 +342,15 @@ int sa_snapshot(sa_reservation *r, sa_reservation **snapshot, sa_report *ret) tr
 int sa_has_snapshots(sa_reservation *r) {
     Shared lock(r->lock);
     return r->followers && r->followers->any();
+}
+
+int sa_keep_pages(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) {
+    Shared lock(r->lock);
+    if (int code = check_bounds(r, offset, nbytes, ret))
+        return code;
+    uint64_t start = static_cast<uint64_t>(offset);
+    int error = keep_old_range(r, {start, start + static_cast<uint64_t>(nbytes)});
+    return error ? system_error(error, "", ret) : int{SA_OK};
 }
 
 int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) try {

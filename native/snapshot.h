@@ -69,6 +69,8 @@ class SharedBytes {
 // Before [start, stop) of a region of the reservation is written, with its lock held: has its snapshots keep
 // what is there. 0 or an errno; then some may have done so.
 int keep_old(sa_reservation *r, const Region &region, uint64_t start, uint64_t stop);
+// The same for many ranges of the region.
+int keep_old_runs(sa_reservation *r, const Region &region, const std::vector<Range> &runs);
 // The same for a range of any regions.
 int keep_old_range(sa_reservation *r, Range range);
 

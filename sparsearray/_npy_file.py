@@ -67,7 +67,7 @@ class NpyFile(Storage):
         if array.buffer.damage:
             array.buffer.flush()  # AccessError: what is kept or lost is not in the file
         mode = "r+" if self.mode == "w+" else self.mode
-        return open_again, (self.path, mode, *where_of(array))
+        return open_again, (self.path, mode, *where_of(array), self.start)
 
     def resize(
         self,

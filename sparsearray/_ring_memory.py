@@ -7,12 +7,15 @@ In its first page are facts, the counters and the dtype as text; from the next p
 from __future__ import annotations
 
 import fcntl
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from math import gcd
 from struct import Struct
 
 import numpy as np
 
+from ._new_file import PIECE
 from ._process_lock import ProcessLock
 from .buffer import SparseBuffer
 from .shared import SharedMemory
@@ -68,6 +71,9 @@ class RingMemory:
             try:
                 if any(buffer.read_at(0, self.start)):
                     self._check(buffer, memory)
+                elif _holds_something(memory, self.start):
+                    msg = f"shared memory {memory.name!r} holds something else than a ring"
+                    raise ValueError(msg)
                 else:
                     self._write(buffer)
             finally:
@@ -99,3 +105,18 @@ class RingMemory:
         if start != self.start:
             msg = f"{what} has a ring in pages of another size: items begin at byte {start}"
             raise ValueError(msg)
+
+
+def _holds_something(memory: SharedMemory, start: int) -> bool:
+    """Tell whether anything but zeros is behind the header's place."""
+    fd, at = memory.fileno(), start
+    with suppress(OSError):  # ENXIO: no data from there on
+        while True:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            stop = os.lseek(fd, at, os.SEEK_HOLE)
+            while at < stop:
+                piece = os.pread(fd, min(PIECE, stop - at), at)
+                if piece.count(0) < len(piece):
+                    return True
+                at += len(piece)
+    return False

@@ -32,6 +32,8 @@ class Storage:
     """How it was opened."""
     identity: tuple[int, int] | None = None
     """Device and inode of the file."""
+    start = 0
+    """Of the first item in the file, in bytes."""
     what = "memory"
     """As it is called in messages, where it has no path."""
 
@@ -148,7 +150,7 @@ class Shared(Storage):
         """Send the descriptor."""
         from .files import open_again
 
-        return open_again, (self.memory, self.mode, *where_of(array))
+        return open_again, (self.memory, self.mode, *where_of(array), self.start)
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -165,4 +167,5 @@ class Snapshot(Storage):
 def where_of(array: StoredArray) -> tuple[Any, ...]:
     """Say what `files.open_again` needs to know of an array besides its file."""
     tiles = getattr(array, "tiles", None)
-    return array.shape, array.dtype, tiles, array.maxshape, array.buffer._keeps_room
+    most = None if array.maxshape == array.shape else array.maxshape
+    return array.shape, array.dtype, tiles, most, array.buffer._keeps_room

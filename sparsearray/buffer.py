@@ -1,6 +1,7 @@
 """`SparseBuffer`: a reserved range of addresses, populated piece by piece."""
 
 import errno
+from math import prod
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -12,7 +13,7 @@ from ._memory import available_memory
 from .backing import FileBacking
 from .errors import UnsupportedError
 from .extents import find_extents
-from .window import make_window
+from .window import as_shape, make_window
 
 __all__ = ["SparseBuffer"]
 
@@ -275,8 +276,8 @@ class SparseBuffer(FileBacking, Closing):
         Returns
         -------
         SparseBuffer
-            With the same regions at the same offsets. Those of files, and of memory that is
-            writable here, can be written.
+            With the same at the same offsets. Windows of files, the holes that they skip, and
+            memory that is writable here can be written there; what cannot be read here is a hole.
 
         Raises
         ------
@@ -292,11 +293,12 @@ class SparseBuffer(FileBacking, Closing):
 
         Notes
         -----
-        What it costs: a mapping for each window and for the larger holes of files, at once, and
-        then a page for each page that is written through the original or in the snapshot; of
-        private memory the pages that were touched. While a window of the original that may write is
-        alive, or when one is made, all of its pages that lie in files are copied, for what numpy
-        does in it nobody sees; read-only windows (``window(..., writable=False)``) cost nothing.
+        What it costs: a mapping for each window and for the larger holes of files, and a descriptor
+        for each file, at once; and then a page for each page that is written through the original
+        or in the snapshot; of private memory the pages that were touched. While a window of the
+        original that may write is alive, or when one is made, all of its pages that lie in files
+        are copied, for what numpy does in it nobody sees; read-only windows
+        (``window(..., writable=False)``) cost nothing.
 
         What other processes, and other buffers, write to a file can be seen in pages that nobody
         has written since. What they cut off is lost.
@@ -345,6 +347,17 @@ class SparseBuffer(FileBacking, Closing):
             if region.kind == "private" and not region.writable:
                 other.set_writable(region.offset, region.nbytes, writable=False)
 
+    def _keep_pages(self, offset: int, nbytes: int) -> None:
+        """
+        Have snapshots keep pages of a range that is about to be written, if that is long.
+
+        The native call that writes does the same; but no Ctrl-C could come into it.
+        """
+        if nbytes > _PIECE and self._has_snapshots():
+            stop = min(offset + nbytes, self._nbytes)
+            for at in range(offset, stop, _PIECE):
+                self._change("snapshot", lib.sa_keep_pages, at, min(_PIECE, stop - at))
+
     def _has_snapshots(self) -> bool:
         """Tell whether a writable window of a file has its pages copied."""
         return bool(lib.sa_has_snapshots(self._reservation))
@@ -389,6 +402,7 @@ class SparseBuffer(FileBacking, Closing):
 
     def _clear(self, offset: int, nbytes: int) -> None:
         """Set bytes to zero and give back what whole pages of them took, in memory or on disk."""
+        self._keep_pages(offset, nbytes)
         if not self._give_back(offset, nbytes):
             self._fill_stored(offset, nbytes)
             return
@@ -473,6 +487,10 @@ class SparseBuffer(FileBacking, Closing):
         >>> buffer.read_at(4094, 4)
         b'\x00\x00\x00\x07'
         """
+        if writable is not False and strides is None:
+            sizes = as_shape(shape)
+            if prod(sizes) > _PIECE // 64:
+                self._keep_pages(index(offset), prod(sizes) * np.dtype(dtype).itemsize)
         return make_window(
             self,
             self._reservation,

@@ -169,8 +169,9 @@ def open_again(
     shape: tuple[int, ...],
     dtype: np.dtype,
     tiles: tuple[int, ...] | None,
-    maxshape: tuple[int, ...],
+    maxshape: tuple[int, ...] | None,
     reserve: bool,
+    start: int,
 ) -> SparseArray | TiledArray:
     """
     Open what an array was pickled of: `_storage.where_of`.
@@ -178,17 +179,23 @@ def open_again(
     Raises
     ------
     ValueError
-        It has another shape or dtype by now: which.
+        It has another shape or dtype by now: which; or it lies elsewhere in the file.
     OSError
         It cannot be opened.
     """
     try:
-        return open(
+        made = open(
             path, mode, dtype=dtype, shape=shape, tiles=tiles, maxshape=maxshape, reserve=reserve
         )
+        found = made._store._storage.start
+        if found != start:
+            made.close()
+            msg = f"{path!r} has its first item at byte {found} by now, not at {start}"
+            raise ValueError(msg)  # noqa: TRY301 - as what open finds
     except ValueError as error:
         msg = f"{error}: it was changed after the array was pickled"
         raise ValueError(msg) from error
+    return made
 
 
 @contextmanager

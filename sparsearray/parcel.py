@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._layout import filling
+from ._layout import filling, layout
 from ._new_file import PIECE
 from ._pool import Pool, tiles_in_memory
 from ._quota import Quota
@@ -120,6 +120,18 @@ def _piece(ranges: list[tuple[int, int]], data: list[NDArray[np.uint8]]) -> Piec
     return join(np.array(ranges, np.int64)), data[0] if len(data) == 1 else np.concatenate(data)
 
 
+def _refuse_objects(dtype: np.dtype) -> None:
+    """Raise TypeError for objects, also where a damaged pickle says that there are none."""
+    inner = (
+        [dtype.base] if dtype.subdtype else [field[0] for field in (dtype.fields or {}).values()]
+    )
+    if dtype.kind == "O":
+        msg = f"dtype {dtype} holds Python objects, which do not travel"
+        raise TypeError(msg)
+    for one in inner:
+        _refuse_objects(one)
+
+
 def _open_and_fill(opening: Any, arguments: tuple[Any, ...], pieces: list[Piece]) -> StoredArray:
     """Load what was opened with mode ``'c'``."""
     made: StoredArray = opening(*arguments)
@@ -129,7 +141,9 @@ def _open_and_fill(opening: Any, arguments: tuple[Any, ...], pieces: list[Piece]
 
 def _make_and_fill(facts: tuple[Any, ...], pieces: list[Piece]) -> StoredArray:
     """Load an array in memory."""
-    shape, dtype, tiles, order, maxshape, quota, name = facts
+    given, kind, tiles, order, maxshape, quota, name = facts
+    _refuse_objects(kind)
+    shape, dtype = layout(given, kind)
     made: StoredArray
     if tiles is None:
         store = SparseArray._zeros(shape, dtype, maxshape=maxshape, name=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -17,9 +17,8 @@ from ._binding import (
     pointer,
 )
 from ._closing import Closing
-from ._layout import layout
+from ._layout import layout, reserve
 from ._ring_memory import CLAIMED, PUBLISHED, RingMemory
-from .buffer import SparseBuffer
 from .errors import ClosedError, OutOfBoundsError, OverrunError
 from .ring_reader import RingReader
 from .shared import SharedMemory, shared_memory
@@ -37,7 +36,8 @@ class Ring(Closing):
     stay, and any of these in a row are one plain, contiguous array, across the end of the memory
     too: it is mapped twice, side by side.
 
-    One process pushes; several threads of it take turns. Any number of threads and processes read.
+    One ring pushes, of one process; several threads take turns at it. Any number of others, which
+    are attached to the same memory, read, in threads and processes.
     Nobody ever waits for a reader, so what is too old is gone: `last` and `window` show memory that
     will be written over, `read` and readers make copies and make sure that these are whole.
 
@@ -100,7 +100,7 @@ class Ring(Closing):
         self.count, self.dtype, self._asked = made.count, made.dtype, asked
         self._inner, self._base = layout((), made.dtype)
         size = made.nbytes
-        self._buffer = SparseBuffer(made.stop + size, name=name)
+        self._buffer = reserve(made.stop + size, name)
         self._buffer.map_file(0, made.stop, memory, writable=True)
         self._buffer.map_file(made.stop, size, memory, made.start, writable=True)
         self._reservation = self._buffer._reservation
@@ -404,6 +404,13 @@ class Ring(Closing):
             self._show()
             raise
         self._memory.close()
+
+    def __copy__(self) -> NoReturn:
+        msg = "a Ring cannot be copied: ring.read makes an array of what it holds"
+        raise TypeError(msg)
+
+    def __deepcopy__(self, _memo: object) -> NoReturn:
+        self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.closed:

@@ -435,3 +435,21 @@ def test_no_descriptor_stays(array, descriptors):
     for _ in range(3):
         pickle.loads(pickle.dumps(array)).close()
     assert descriptors() == before
+
+
+def test_a_file_that_is_raw_by_now(tmp_path):
+    """The same bytes elsewhere in the file are not the array's."""
+    path = tmp_path / "a.npy"
+    with sparsearray.open(path, "w+", shape=(300,), dtype="f8") as a:
+        pickled = pickle.dumps(a)
+    np.full(300, 7.0).tofile(path)
+    with pytest.raises(ValueError, match="first item at byte 0 by now"):
+        pickle.loads(pickled)
+
+
+def test_a_damaged_pickle_has_no_objects():
+    """Bytes are never taken for references to objects."""
+    a = sparsearray.zeros(1 << 20)
+    a[5] = 1
+    with pytest.raises(TypeError, match="Python objects"):
+        pickle.loads(pickle.dumps(a).replace(b"f8", b"O8"))

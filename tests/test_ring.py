@@ -1,5 +1,6 @@
 """Rings: the newest items of a row without end, any of them in a row one window."""
 
+import copy
 import gc
 import mmap
 import multiprocessing
@@ -572,3 +573,44 @@ def test_an_array_over_the_same_memory():
         ring.push(numbers(0, 512))
         buffer.map_file(0, P, ring.memory, P)
         assert SparseArray(buffer, 512, "i8").sum() == 511 * 512 // 2
+
+
+def test_rings_are_not_copied():
+    """A copy would be the same memory under another lock; and the original stays open."""
+    with sparsearray.ring(100) as ring:
+        for function in (copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be copied"):
+                function(ring)
+        assert not ring.memory.closed
+
+
+def test_memory_that_holds_something():
+    """What others have written behind the place of the header is not taken for fresh memory."""
+    with shared_memory(16 * P) as memory:
+        array = sparsearray.open(memory, "r+", dtype="u1")
+        assert array[2 * P :].sum() == 0
+        array[3 * P] = 7
+        with pytest.raises(ValueError, match="something else than a ring"):
+            sparsearray.ring(100, "u1", memory=memory)
+        array[3 * P] = 0
+        with sparsearray.ring(100, "u1", memory=memory) as ring:
+            ring.push(1)
+
+
+def test_a_writer_that_dies_in_a_long_push(run_ok):
+    """What is pushed afterwards is there, also where more than the ring holds was being pushed."""
+    run_ok("""
+        import time
+        ring = ring(1 << 28, "u1")
+        ring.push(np.zeros(100, "u1"))
+        pid = os.fork()
+        if pid == 0:
+            ring.push(np.zeros(1 << 30, "u1"))
+            os._exit(0)
+        while ring.pushed == 100:
+            time.sleep(0.0005)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        ring.push(np.arange(1, 6, dtype="u1"))
+        assert ring.last(5).tolist() == [1, 2, 3, 4, 5], (ring.pushed, ring.oldest)
+    """)

@@ -564,3 +564,56 @@ def test_in_a_cycle(run_ok: Callable[..., str]) -> None:
             del buffer, kept, cell, cycle
             gc.collect()
     """)
+
+
+def test_snapshots_that_were_made_read_only(mapped: tuple[SparseBuffer, bytes]) -> None:
+    """What is protected is kept as well, and stays protected."""
+    buffer, data = mapped
+    kept = buffer.snapshot()
+    kept.set_writable(0, N, writable=False)
+    buffer.fill_at(0, 5, N)
+    assert kept.read_at(0, N) == data
+    with pytest.raises(AccessError, match="read-only"):
+        kept.write_at(0, b"x")
+
+
+def test_copy_on_write_beside_writable(tmp_path: Path, pattern: Callable[..., bytes]) -> None:
+    """A private window of what the original can write elsewhere is kept, too."""
+    data = pattern(2 * P)
+    (tmp_path / "data").write_bytes(data)
+    buffer = SparseBuffer(4 * P)
+    buffer.map_file(0, 2 * P, tmp_path / "data", writable=True)
+    buffer.map_file(2 * P, 2 * P, tmp_path / "data", copy_on_write=True)
+    kept = buffer.snapshot()
+    buffer.write_at(0, b"other" * 1000)
+    assert kept.read_at(2 * P, 2 * P) == data
+
+
+def test_a_writable_window_of_the_snapshot_forbids_a_cut(tmp_path: Path) -> None:
+    """What it writes meanwhile would be lost: the original keeps its length until the window is gone."""
+    a = sparsearray.open(tmp_path / "a.npy", "w+", shape=(2000,))
+    a[:] = 1
+    kept = a.snapshot()
+    window = kept[1000:]
+    with pytest.raises(BufferError, match="1 live window"):
+        a.resize(10)
+    assert a.shape == (2000,)
+    window[-1] = 5
+    del window
+    a.resize(10)
+    assert kept.sum() == 2004
+
+
+def test_scatter_keeps_each_page(tmp_path: Path) -> None:
+    """Records in any order, across pages and regions, are all kept before they are written."""
+    rng = np.random.default_rng(3)
+    data = rng.bytes(64 * P)
+    (tmp_path / "data").write_bytes(data)
+    buffer = SparseBuffer(64 * P)
+    buffer.map_file(0, 32 * P, tmp_path / "data", writable=True)
+    buffer.map_file(32 * P, 32 * P, tmp_path / "data", 32 * P, writable=True)
+    kept = buffer.snapshot()
+    places = rng.integers(0, 64 * P - 12, 5000)
+    buffer.scatter(places, np.zeros(5000, "V12"))
+    assert kept.read_at(0, 64 * P) == data
+    assert buffer.gather(places, "V12").tobytes() == bytes(60_000)
