@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <shared_mutex>
 #include <sys/mman.h>
 
 #include "extents.h"
@@ -21,20 +20,11 @@ namespace {
 
 // Of all lists of followers. No other lock but holders is taken while it is held.
 std::mutex followers_lock;
-// For pages that are made writable for a while.
-std::mutex writable_lock;
 
 }  // namespace
 
-void snapshots_before_fork() {
-    followers_lock.lock();
-    writable_lock.lock();
-}
-
-void snapshots_after_fork() {
-    writable_lock.unlock();
-    followers_lock.unlock();
-}
+void snapshots_before_fork() { followers_lock.lock(); }
+void snapshots_after_fork() { followers_lock.unlock(); }
 
 void Followers::add(sa_reservation *snapshot) {
     std::lock_guard<std::mutex> guard(followers_lock);
@@ -71,15 +61,11 @@ class Writable {
   public:
     Writable(sa_reservation *snapshot, const Region &region, Range part)
         : at_(snapshot->base + part.start), nbytes_(part.nbytes()), prot_(region.prot) {
-        if (is_needed())
-            writable_lock.lock();
         error_ = is_needed() ? os_protect(at_, nbytes_, prot_ | PROT_WRITE) : 0;
     }
     ~Writable() {
         if (is_needed() && !error_)
             os_protect(at_, nbytes_, prot_);
-        if (is_needed())
-            writable_lock.unlock();
     }
     Writable(const Writable &) = delete;
     Writable &operator=(const Writable &) = delete;
@@ -111,48 +97,71 @@ int copy_each_page(sa_reservation *snapshot, const Region &region, Range part) {
     return 0;
 }
 
-// Large copies are looked at first: the system would rather end the process than say that there is no memory.
-constexpr uint64_t kLarge = uint64_t{64} << 20;
+// Gives the snapshot memory of its own instead of part of a window, with the bytes of some runs. 0 or an errno.
+int make_own(sa_reservation *snapshot, const Region &region, Range part, const std::vector<Range> &runs) {
+    Region made;  // the table's own goes when this comes
+    made.start = part.start;
+    made.stop = part.stop;
+    made.kind = SA_PRIVATE;
+    made.prot = region.prot;
+    snapshot->table.prepare();
+    Placing placing(snapshot, part);
+    auto copy = [&](char *to, uint64_t at, uint64_t n) {
+        return move_guarded(snapshot, region, at, 0, n, CopyOut{to}) == n;
+    };
+    if (int error = os_make_own(snapshot->base, part, made.prot, runs, copy))
+        return error;
+    snapshot->forget_pages(part.start, part.stop);
+    snapshot->table.replace(std::move(made));
+    return 0;
+}
 
-// Gives the snapshot pages of its own for a range.
+bool has_writable_window(sa_reservation *snapshot, Range range) {
+    std::lock_guard<std::mutex> guard(snapshot->holders);
+    return snapshot->pins.any_over(range.start, range.stop, true);
+}
+
+// Parts that are looked at before they are copied: for holes, which are many where mappings did not go round, and
+// for memory, for the system would rather end the process than say that there is none.
+constexpr uint64_t kLarge = uint64_t{1} << 20;
+
+// Gives the snapshot pages of its own for part of a window of a file.
+int copy_part(sa_reservation *snapshot, const Region &region, Range part) {
+    if (part.nbytes() > kLarge) {
+        std::vector<Range> runs;
+        if (int error = find_stored(snapshot, part, &runs))
+            return error;
+        uint64_t nbytes = 0;
+        for (const Range &run : runs)
+            nbytes += run.nbytes();
+        bool sparse = nbytes < part.nbytes() / 2 && !has_writable_window(snapshot, part);
+        uint64_t wanted = sparse ? nbytes : part.nbytes();
+        if (wanted > 64 * kLarge && wanted > os_available_memory())
+            return ENOMEM;
+        if (sparse)
+            return make_own(snapshot, region, part, runs);
+    }
+    Writable writable(snapshot, region, part);
+    if (int error = writable.error())
+        return error;
+    uint64_t bad;
+    int error = populate(snapshot, region, part, true, &bad);
+    return error == EFAULT ? copy_each_page(snapshot, region, part) : error;
+}
+
+// Gives the snapshot pages of its own for a range, with its lock held exclusively.
 int copy_pages(sa_reservation *snapshot, Range range) {
     uint64_t page = snapshot->page_size;
     range = {range.start / page * page, (range.stop + page - 1) / page * page};
-    if (range.nbytes() > kLarge && range.nbytes() > os_available_memory()) {
-        uint64_t wanted = 0;
-        std::vector<Range> own;
-        each_region(snapshot, range, [&](const Region &region, Range part) {
-            uint64_t end;
-            if (!region.file || region.shared)
-                return int{SA_OK};
-            wanted += part.nbytes();
-            own.clear();
-            if (os_find_touched(snapshot->base + part.start, part.nbytes(), Touched::OwnCopies, SA_EXTENTS_BEST,
-                                SIZE_MAX, &own, &end) == 0)
-                for (const Range &run : own)
-                    wanted -= run.nbytes();
-            return int{SA_OK};
-        });
-        if (wanted > os_available_memory())
-            return ENOMEM;
-    }
     for (uint64_t at = range.start; at < range.stop;) {
         const Region *region = snapshot->table.at_or_after(at);
         if (!region || region->start >= range.stop)
             break;
         Range part{std::max(at, region->start), std::min(range.stop, region->stop)};
         at = part.stop;
-        if (!region->file || region->shared)
-            continue;
-        Writable writable(snapshot, *region, part);
-        if (int error = writable.error())
-            return error;
-        uint64_t bad;
-        int error = populate(snapshot, *region, part, true, &bad);
-        if (error == EFAULT)
-            error = copy_each_page(snapshot, *region, part);
-        if (error)
-            return error;
+        if (region->file && !region->shared)
+            if (int error = copy_part(snapshot, *region, part))
+                return error;
     }
     return 0;
 }
@@ -173,34 +182,20 @@ int take_over(sa_reservation *snapshot, Range range, sa_report *ret) {
     range = {range.start / page * page, (range.stop + page - 1) / page * page};
     if (int code = check_pins(snapshot, range, true, ret))
         return code;
-    std::vector<Region> parts;
-    each_region(snapshot, range, [&](const Region &region, Range part) {
-        if (region.file && !region.shared && region.readable()) {
-            Region made;
-            made.start = part.start;
-            made.stop = part.stop;
-            made.kind = SA_PRIVATE;
-            made.prot = region.prot;
-            parts.push_back(made);
-        }
-        return int{SA_OK};
-    });
-    for (Region &made : parts) {
-        Range part{made.start, made.stop};
+    for (uint64_t at = range.start; at < range.stop;) {
+        const Region *region = snapshot->table.at_or_after(at);
+        if (!region || region->start >= range.stop)
+            break;
+        Range part{std::max(at, region->start), std::min(range.stop, region->stop)};
+        at = part.stop;
+        if (!region->file || region->shared || !region->readable())
+            continue;
         std::vector<Range> runs;
         int error = find_stored(snapshot, part, &runs);
-        snapshot->table.prepare();
-        Placing placing(snapshot, part);
-        const Region *old = snapshot->table.find(part.start);
-        auto copy = [&](char *to, uint64_t at, uint64_t n) {
-            return move_guarded(snapshot, *old, at, 0, n, CopyOut{to}) == n;
-        };
         if (!error)
-            error = os_make_own(snapshot->base, part, made.prot, runs, copy);
+            error = make_own(snapshot, *region, part, runs);
         if (error)
             return system_error(error, "", ret);
-        snapshot->forget_pages(part.start, part.stop);
-        snapshot->table.replace(std::move(made));
     }
     return SA_OK;
 }
@@ -213,7 +208,7 @@ int keep_old_runs(sa_reservation *r, const Region &region, const std::vector<Ran
     Held held{r->followers->hold_all()};
     for (sa_reservation *snapshot : held.all) {
         // It was made after its original: this order of locks is that of before_fork, too.
-        std::shared_lock<RwLock> lock(snapshot->lock);
+        Exclusive lock(snapshot->lock);
         if (snapshot->closed)
             continue;
         const File &file = *region.file;
