@@ -139,6 +139,7 @@ void sa_reservation::give_up(Range range) {
     lost = range;
     closed = true;
     table.clear();
+    release_if_idle();
 }
 
 void sa_reservation::hold() {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from .errors import ClosedError
 from .npy import MAGIC, Header, read_header
 from .shared import SharedMemory
 
-__all__ = ["Part", "describe_part", "find_parts", "has_header"]
+__all__ = ["Part", "describe_part", "find_parts", "has_header", "naming"]
 
 
 class Part(NamedTuple):
@@ -56,6 +58,18 @@ class Part(NamedTuple):
 def describe_part(part: Part) -> str:
     """Name it in a message."""
     return _name(part.number, part.array if part.path is None else part.path)
+
+
+@contextmanager
+def naming(part: Part) -> Iterator[None]:
+    """Have errors of the system name the part, and its file."""
+    try:
+        yield
+    except OSError as error:
+        if type(error).__module__ != "builtins" or part.path is None:
+            raise
+        message = f"part {part.number}: {error.strerror}"
+        raise OSError(error.errno, message, part.path) from error
 
 
 def _name(number: int, source: object) -> str:

@@ -487,6 +487,8 @@ def save(
     if parts is None:
         names, rows = [name], [(0, source.shape[0] if source.ndim else 1)]
     else:
+        if not os.path.basename(name):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         names, rows = _split(name, source, order, parts)
     for one in names:
         if isinstance(source, SparseArray):

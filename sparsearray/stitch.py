@@ -28,7 +28,7 @@ from ._descriptor import opened
 from ._layout import reserve
 from ._memory import available_memory
 from ._new_file import PIECE
-from ._parts import Part, describe_part, find_parts, has_header
+from ._parts import Part, describe_part, find_parts, has_header, naming
 from ._storage import Storage
 from ._text import count
 from ._text import size as written
@@ -132,7 +132,8 @@ def stitch(
     than those of most others is copied whole. What is copied does not change when the file does.
 
     No descriptor is kept. A file that is renamed or replaced stays part of the array; but nobody
-    then knows where it has holes.
+    then knows where it has holes, and that it was cut short is seen page by page: not within the
+    last page that is left.
 
     If somebody else makes a file shorter, it is as with any array in a file: guarded calls, and all
     of numpy's functions on the array, raise AccessError, and windows go on over zeros.
@@ -379,7 +380,9 @@ def _check_guesses(parts: list[Part], mapped: list[Part], starts: list[bytes]) -
             msg = f"{describe_part(part)}: a .npy file"
             raise ValueError(msg)
     for part in guessed.values():
-        if part.path is not None and has_header(part.path):
+        with naming(part):
+            is_npy = part.path is not None and has_header(part.path)
+        if is_npy:
             msg = f"{describe_part(part)}: a .npy file"
             raise ValueError(msg)
 
@@ -388,7 +391,8 @@ def _fill(buffer: SparseBuffer, piece: Piece, files: Files) -> None:
     buffer.alloc(piece.start, piece.stop - piece.start)
     for part, at in piece.parts:
         first, last = max(piece.start, at), min(piece.stop, at + part.nbytes)
-        _copy(buffer, first, part, first - at, last - first, files)
+        with naming(part):
+            _copy(buffer, first, part, first - at, last - first, files)
 
 
 def _copy(
@@ -403,7 +407,7 @@ def _copy(
                 buffer.write_at(place + at - source.offset - skip, data)
         return
     with opened(part.path, writable=False) as found:
-        files.add(str(part.path), found.fd)
+        files.add(part, found.fd)
         for start, stop in _data(found.fd, part.offset + skip, part.offset + skip + nbytes):
             for at in range(start, stop, PIECE):
                 data = os.pread(found.fd, min(PIECE, stop - at), at)
@@ -435,18 +439,23 @@ class Files:
     def __init__(self, mapped: list[Part], found: NDArray[np.void]) -> None:
         self._mapped = mapped
         self._found = found
-        self._copied: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, tuple[int, int]] | None = None
 
-    def add(self, path: str, fd: int) -> None:
-        """Note one that is open."""
-        facts = os.fstat(fd)
-        self._copied[path] = facts.st_dev, facts.st_ino
+    def add(self, part: Part, fd: int) -> None:
+        """Note one that is open; ValueError where its path led to another one before."""
+        path, facts = str(part.path), os.fstat(fd)
+        found = facts.st_dev, facts.st_ino
+        if self.identities().setdefault(path, found) != found:
+            msg = f"{describe_part(part)}: replaced by another file meanwhile"
+            raise ValueError(msg)
 
     def identities(self) -> dict[str, tuple[int, int]]:
         """Tell the device and inode of each, by its path."""
-        names = [str(part.path) for part in self._mapped]
-        facts = zip(self._found["device"].tolist(), self._found["inode"].tolist(), strict=True)
-        return dict(zip(names, facts, strict=True)) | self._copied
+        if self._known is None:  # most arrays are never asked
+            names = [str(part.path) for part in self._mapped]
+            facts = zip(self._found["device"].tolist(), self._found["inode"].tolist(), strict=True)
+            self._known = dict(zip(names, facts, strict=True))
+        return self._known
 
 
 class Stitched(Storage):

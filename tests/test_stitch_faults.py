@@ -1,5 +1,6 @@
 """Stitched files that are cut short, and those with holes: what is told, and what is left alone."""
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -456,3 +457,26 @@ def test_guarded_reads_of_what_was_copied(tmp_path: Path) -> None:
         array[0] = 1
     with pytest.raises(AccessError, match="read-only"):
         array.buffer.write_at(0, b"x")
+
+
+def test_a_file_that_is_replaced_between_its_pages_and_its_seam(tmp_path, monkeypatch):
+    """What is copied is of the file that is mapped: from the start, or nothing is made."""
+    path = tmp_path / "data"
+    np.full(2 * P + 100, 2, "u1").tofile(path)
+    other = tmp_path / "other"
+    np.full(2 * P + 100, 99, "u1").tofile(other)
+    module = importlib.import_module("sparsearray.stitch")
+    fill = module._fill
+
+    def replaced(*arguments):
+        other.replace(path) if other.exists() else None
+        fill(*arguments)
+
+    monkeypatch.setattr(module, "_fill", replaced)
+    array = sparsearray.stitch([path, (path, 0, 100)], "u1")  # which looks again
+    assert np.unique(array[...]).tolist() == [99]
+    np.full(2 * P + 100, 2, "u1").tofile(other)
+    np.save(path.with_suffix(".npy"), np.zeros(2 * P))
+    path = path.with_suffix(".npy")
+    with pytest.raises(ValueError, match="part 0, .*replaced by another file"):
+        sparsearray.stitch([path, path])
