@@ -487,7 +487,7 @@ def save(
     if parts is None:
         names, rows = [name], [(0, source.shape[0] if source.ndim else 1)]
     else:
-        if not os.path.basename(name):
+        if not name or name.endswith(os.sep):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         names, rows = _split(name, source, order, parts)
     for one in names:
