@@ -17,14 +17,13 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from side_by_side import SkipError
+from side_by_side import SkipError, pairs
 
 from sparsearray.images import Image, open_elf, open_raw
 
@@ -54,26 +53,6 @@ class Row(NamedTuple):
     against: str
     limit: float
     measure: Callable[["Bench"], list[tuple[float, float]]]
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def pairs(
-    ours: Callable[[], Any], theirs: Callable[[], Any], count: int = 9
-) -> list[tuple[float, float]]:
-    """Time both in turn, after one round that does not count."""
-    ours(), theirs()
-    found = []
-    for i in range(count):
-        first = seconds(ours) if i % 2 else None
-        other = seconds(theirs)
-        found.append((seconds(ours) if first is None else first, other))
-    return found
 
 
 class Bench:

@@ -62,6 +62,24 @@ def side_by_side(ours: Timed, theirs: Timed, seconds: float) -> Figures:
     return Figures.of(pairs)
 
 
+def seconds(work: Work) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def pairs(ours: Work, theirs: Work, count: int = 9) -> list[tuple[float, float]]:
+    """Time both in turn, after one round that does not count."""
+    ours(), theirs()
+    found = []
+    for i in range(count):
+        first = seconds(ours) if i % 2 else None
+        other = seconds(theirs)
+        found.append((seconds(ours) if first is None else first, other))
+    return found
+
+
 class SkipError(Exception):
     """A row cannot be measured here."""
 

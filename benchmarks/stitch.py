@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from side_by_side import pairs, seconds
 
 import sparsearray
 
@@ -39,26 +40,6 @@ class Row(NamedTuple):
     against: str
     limit: str
     measure: Callable[[list[str]], list[float]]
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def pairs(
-    ours: Callable[[], Any], theirs: Callable[[], Any], count: int
-) -> list[tuple[float, float]]:
-    """Time both in turn, after one round that does not count."""
-    ours(), theirs()
-    found = []
-    for i in range(count):
-        first = seconds(ours) if i % 2 else None
-        other = seconds(theirs)
-        found.append((seconds(ours) if first is None else first, other))
-    return found
 
 
 def make_files(folder: Path) -> list[str]:
