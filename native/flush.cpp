@@ -205,6 +205,16 @@ int sa_list_damage(sa_reservation *r, int to_tell, sa_damage *damage, uint64_t c
 
 int sa_check_damage(sa_reservation *r, int64_t offset, int64_t nbytes, int to_tell, int lost_only,
                     sa_report *ret) try {
+    if (!r->damage.any()) {
+        // The usual case, in which nobody waits for anybody.
+        Shared lock(r->lock);
+        if (r->closed)
+            return SA_OK;
+        if (int code = check_bounds(r, offset, nbytes, ret))
+            return code;
+        if (list_damage(r, pages_around(r, offset, nbytes)).empty())
+            return SA_OK;
+    }
     Exclusive lock(r->lock);
     if (r->closed)
         return SA_OK;
