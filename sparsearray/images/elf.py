@@ -200,16 +200,10 @@ def _program_headers(elf: _Elf) -> NDArray[Any]:
 
 def _header_dtype(elf: _Elf) -> np.dtype:
     """Return what a program header is in files of this class and byte order: elf(5)."""
-    word = elf.pointer
-    sizes = [(name, word) for name in ("offset", "vaddr", "paddr", "filesz", "memsz")]
-    kind, flags = [("type", "u4")], [("flags", "u4")]
-    wide = elf.structs.elfclass == 64
-    dtype = np.dtype(
-        kind + flags + sizes + [("align", word)]
-        if wide
-        else kind + sizes + flags + [("align", word)]
-    )
-    return dtype.newbyteorder(word.str[0])
+    names = ("offset", "vaddr", "paddr", "filesz", "memsz", "align")
+    fields: list[tuple[str, Any]] = [("type", "u4"), *((name, elf.pointer) for name in names)]
+    fields.insert(1 if elf.structs.elfclass == 64 else 6, ("flags", "u4"))
+    return np.dtype(fields).newbyteorder(elf.pointer.str[0])  # type: ignore[arg-type]
 
 
 def _read_segments(elf: _Elf) -> list[Segment]:
