@@ -7,9 +7,9 @@ from typing import Any
 
 from ._text import size as written
 
-__all__ = ["available_memory", "check_copy", "huge_page_nbytes", "own_memory"]
+__all__ = ["UNCHECKED", "available_memory", "check_copy", "huge_page_nbytes", "own_memory"]
 
-_UNCHECKED = 64 << 20  # bytes that are not worth asking the system for
+UNCHECKED = 64 << 20  # bytes that are not worth asking the system for
 
 
 def available_memory() -> int | None:
@@ -73,7 +73,7 @@ def check_copy(shape: Sequence[int], dtype: Any) -> Sequence[int]:
     It comes before numpy's own, which on Linux is often none at all until the process is killed.
     """
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes <= _UNCHECKED:
+    if nbytes <= UNCHECKED:
         return shape
     available = available_memory()
     if nbytes >= 1 << 62 or (available is not None and nbytes > available):

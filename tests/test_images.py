@@ -4,6 +4,7 @@ import mmap
 import os
 import pickle
 import subprocess
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsearray import AccessError, ClosedError
+from sparsearray._memory import available_memory
 from sparsearray.images import open_raw
 
 from .elf_files import CLEAN, need
@@ -202,17 +204,23 @@ def test_mixed_python_ints(image):
         ('i.gather([1 << 63, -1], "u1")', ValueError),
         ('i.gather([1.5], "u1")', TypeError),
         ('i.gather([True], "u1")', TypeError),
+        ('i.gather([True, 0x1234], "u1")', TypeError),
+        ('i.gather([[0x1234], (np.True_,)], "u1")', TypeError),
+        ('i.gather([TOP, True], "u1")', TypeError),
+        ('i.gather(np.array([0x1234, True], object), "u1")', TypeError),
         ('i.gather(["1"], "u1")', TypeError),
         ("i.gather([0x1234], object)", TypeError),
         ("i.hexdump(-1, 5)", ValueError),
         ("i.hexdump(1, -5)", ValueError),
+        ("i.hexdump(0, 1 << 70)", ValueError),
+        ("i.hexdump(1 << 70, 5)", ValueError),
         ("i.read_at(0, 1 << 60, pad=0)", MemoryError),
     ],
 )
 def test_bad_arguments(call, error, image):
     """A wrong argument is a clear error."""
     with pytest.raises(error):
-        eval(call, {"i": image[0], "np": np})  # noqa: S307 - of the list above
+        eval(call, {"i": image[0], "np": np, "TOP": TOP})  # noqa: S307 - of the list above
 
 
 def test_windows_are_read_only_and_keep_the_image(image):
@@ -239,6 +247,36 @@ def test_windows_are_read_only_and_keep_the_image(image):
     with pytest.raises(ClosedError):
         made.gather([0x1234], "u1")
     assert repr(made).endswith(", closed>")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "i.read_at(0x1234, 1)",
+        "i.read_at(0, 1)",
+        "i.read_at(0, 1, pad=0)",
+        "i.read_at(0x1234, 1, pad=0)",
+        "i.read_at(0x1234, 0)",
+        'i.read_plain(0x1234, "u8")',
+        'i.gather([0x1234], "u1")',
+        'i.gather([], "u1")',
+        "i.window(0x1234, 1)",
+        "i.hexdump(0x1234)",
+        "i.hexdump(0)",
+        'i.search(b"x", 0x1234)',
+        "0x1234 in i",
+        "0 in i",
+    ],
+)
+def test_closed(call, image):
+    """Of a closed image each call says that, with its name and the address, not another place."""
+    made, _ = image
+    made.close()
+    with pytest.raises(ClosedError) as caught:
+        eval(call, {"i": made})  # noqa: S307 - of the list above
+    assert made.name in str(caught.value)
+    if "0x1234" in call and "gather" not in call:
+        assert "address 0x1234 " in str(caught.value)
 
 
 def test_facts(image):
@@ -302,6 +340,117 @@ def test_missing_file_of_a_part(make_file, tmp_path, descriptors):
     assert descriptors() == before
     with pytest.raises(TypeError, match="unsigned"):
         open_raw([(0, path, 0, 9)], pointer="i4")
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        ((0, "file", 0), ValueError),
+        ((0, "file", 0, 1, 2), ValueError),
+        (5, TypeError),
+        ((0.5, "file", 0, 1), TypeError),
+        ((0, "file", 0, "1"), TypeError),
+    ],
+)
+def test_what_is_no_part(part, error, make_file):
+    """What is no part at all is named by its number, too."""
+    path, _ = make_file(100)
+    with pytest.raises(error, match="part 1: .*is not .address, file, offset, nbytes."):
+        open_raw([(0, path, 0, 9), part])
+
+
+def test_more_parts_than_descriptors(make_file, run_ok):
+    """Parts of one file take one descriptor, however many they are."""
+    path, data = make_file(9 * P)
+    said = run_ok(f"""
+    import resource
+    from sparsearray.images import open_raw
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+    parts = [(i << 20, {str(path)!r}, i, P + 1) for i in range(500)]
+    with open_raw(parts) as image:
+        print(image.read_at(7 << 20, P + 1).hex())
+    """)
+    assert said.strip() == data[7 : P + 8].hex()
+
+
+@pytest.mark.slow
+def test_more_mappings_than_there_can_be(make_file, run_ok):
+    """Too many windows are an OSError with the file and the limit; some are left to others."""
+    limit = Path("/proc/sys/vm/max_map_count")
+    if not limit.exists():
+        pytest.skip("this system does not say how many mappings there may be")
+    most = int(limit.read_text())
+    if most > 1 << 17:
+        pytest.skip(f"{most} mappings may be")
+    path, _ = make_file(2 * P)
+    said = run_ok(f"""
+    import errno
+    from sparsearray.images import open_raw
+
+    def count():
+        with open("/proc/self/maps") as file:
+            return len(file.readlines())
+
+    name, before = {str(path)!r}, count()
+    for skip, shift in ((0, 0), (before + 100, 0), ({most} // 2, 9)):
+        # The last ones: a copy beside each window, which nobody counts beforehand.
+        parts = [(2 * i * P, name, 0, P + shift) for i in range({most} - skip)]
+        try:
+            open_raw(parts).close()
+        except OSError as error:
+            assert error.errno == errno.ENOMEM, error
+            assert name in str(error) and "vm.max_map_count" in str(error), error
+        else:
+            raise AssertionError(len(parts))
+        assert count() < before + 50
+    parts = [(2 * i * P, name, 0, P) for i in range({most} - before - 1000)]
+    with open_raw(parts) as image:
+        print(image.nbytes // P - len(parts), count() > len(parts))
+    """)
+    assert said == "0 True\n"
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_copies_that_do_not_fit(tmp_path):
+    """More copies than memory has room for are a MemoryError; holes of a file are none."""
+    path = tmp_path / "file"
+    nbytes = 32 << 20
+    free = available_memory()
+    if free is None:
+        pytest.skip("this system does not say how much memory is free")
+    for stored in (True, False):
+        with path.open("wb") as file:
+            file.write(bytes([7]) * (nbytes if stored else P))
+            file.truncate(nbytes)
+        parts = [(i << 32 | 1, path, 0, nbytes) for i in range(2 * free // nbytes)]
+        if stored:
+            with pytest.raises(MemoryError, match=rf"{path}: .* copied, and .* are free"):
+                open_raw(parts)
+        else:
+            with open_raw(parts) as made:
+                assert made.read_at(parts[-1][0] + P - 1, 2) == b"\7\0"
+
+
+def test_reads_that_do_not_fit(tmp_path):
+    """A read of more than there is memory is a MemoryError with the address, at once."""
+    path = tmp_path / "file"
+    free = available_memory()
+    if free is None:
+        pytest.skip("this system does not say how much memory is free")
+    nbytes = 2 * free
+    with path.open("wb") as file:
+        file.truncate(nbytes)
+    with open_raw([(TOP - nbytes, path, 0, nbytes)]) as made:
+        where = TOP - nbytes
+        for call in (
+            lambda: made.read_at(where, nbytes),
+            lambda: made.read_at(where, nbytes, pad=0),
+            lambda: made.read_plain(where, "u1", nbytes),
+            lambda: made.gather(np.full(2 + nbytes // (1 << 28), where, np.uint64), "V268435456"),
+        ):
+            with pytest.raises(MemoryError, match=f"address {where:#x} .* are free"):
+                call()
 
 
 @pytest.mark.usefixtures("told_pages")

@@ -344,6 +344,85 @@ def test_notes_that_are_damaged(opened):
         assert image.read_at(0x1000, 1) == b"x"
 
 
+def peak_of(run_ok, path: Path) -> tuple[str, int]:
+    """Open a file in another process: what came of it, and how much its memory grew, in bytes."""
+    script = f"""
+    import resource
+    import elftools.elf.structs
+    import numpy as np
+    from sparsearray.images import open_elf
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        print(len(open_elf({str(path)!r}).segments), "segments")
+    except ValueError as error:
+        print(error)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    print(after.ru_maxrss - before.ru_maxrss)
+    print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    """
+    said, grown, seconds = run_ok(script).splitlines()
+    assert float(seconds) < 5  # minutes, once
+    return said, int(grown) << 10
+
+
+@pytest.mark.parametrize(
+    ("number", "stride", "match"),
+    [
+        (1_000_000, 56, "no segments to load"),
+        (10_000_000, 56, "table of 10000000 program headers"),
+        (100_000, 60_000, "table of 100000 program headers of 60000 bytes"),
+        ((1 << 32) - 1, 56, "4294967295 program headers"),
+    ],
+)
+def test_huge_tables(number, stride, match, tmp_path, run_ok):
+    """A hole for a table of segments takes neither minutes nor gigabytes, whatever its length."""
+    raw = bytearray(make_elf([Part(0x1000, b"x")], kind=CORE, xnum=True))
+    section = struct.unpack_from("<Q", raw, 40)[0]
+    struct.pack_into("<I", raw, section + 44, number)
+    struct.pack_into("<Q", raw, 32, len(raw))
+    struct.pack_into("<H", raw, 54, stride)
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(raw)
+        file.truncate(len(raw) + number * stride)
+    said, grown = peak_of(run_ok, path)
+    assert match in said
+    assert str(path) in said
+    assert grown < 200 << 20
+
+
+def test_huge_notes(tmp_path, run_ok):
+    """Nor do holes for notes, though a thousand segments show the same one or others."""
+    size = 1 << 32
+    for step in (0, 4):
+        parts = [Part(0, b"", kind=NOTE, filesz=size, offset=step * i) for i in range(1000)]
+        path = tmp_path / f"sparse{step}"
+        with path.open("wb") as file:
+            file.write(make_elf([*parts, Part(0x1000, b"x")], kind=CORE))
+            file.truncate(size)
+        said, grown = peak_of(run_ok, path)
+        assert said == "1 segments"
+        assert grown < 100 << 20
+
+
+def test_many_notes(opened):
+    """Names are found behind the notes of thousands of threads, in any class and byte order."""
+    for bits, order in CLASSES:
+        word = order + ("Q" if bits == 64 else "I")
+        listed = b"".join(
+            struct.pack(word, n) for n in (2, P, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1)
+        )
+        listed += b"/a\0/b\0"
+        data = b"".join(
+            struct.pack(order + "III", 5, len(what), kind) + b"CORE\0\0\0\0" + what.ljust(-(-len(what) // 4) * 4, b"\0")
+            for kind, what in [(1, bytes(335))] * 5000 + [(0x46494C45, listed)]
+        )  # fmt: skip
+        parts = [Part(0, data, kind=NOTE), *(Part(a, b"x") for a in (0x5FFF, 0x1000, 0x2000))]
+        image = opened(make_elf(parts, kind=CORE, bits=bits, order=order))
+        assert [one.name for one in image.segments] == ["/b", "/a", None]
+
+
 def test_pyelftools_is_named_when_it_is_missing(run_ok):
     """Without pyelftools the error names it and the extra that brings it."""
     script = """

@@ -237,6 +237,8 @@ def test_files_that_cannot_be_opened(tmp_path, descriptors):
             call(tmp_path / "nowhere")
         with pytest.raises(OSError, match=tmp_path.name):
             call(tmp_path)
+        with pytest.raises(OSError, match="not a regular file: '/dev/zero'"):
+            call("/dev/zero")
     assert descriptors() == before
 
 

@@ -1,6 +1,7 @@
 """Image.search, against bytes.find and re on the dense bytes of each run."""
 
 import mmap
+import os
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsearray import AccessError
 from sparsearray.images import open_raw
 
 P = mmap.PAGESIZE
@@ -255,3 +257,37 @@ def test_any_layout(data, tmp_path_factory):
             for b, dense in sorted(runs.items())
             for match in expression.finditer(dense)
         ]
+
+
+@pytest.mark.parametrize("left", [2 * P, 2 * P + 100, 4 * P - 1], ids=["page", "within", "last"])
+@pytest.mark.parametrize("told", [False, True], ids=["untold", "told"])
+def test_matches_are_not_made_of_what_is_lost(told, left, tmp_path):
+    """After a cut each search for an expression raises, however often the loss was told."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff" * 4 * P)
+    with open_raw([(0x10000, path, 0, 4 * P)]) as image:
+        os.truncate(path, left)
+        if told:
+            with pytest.raises(AccessError):
+                image.read_at(0x10000, 4 * P)
+        for _ in range(3):
+            with pytest.raises(AccessError) as caught:
+                list(image.search(re.compile(rb"\0+")))
+            assert caught.value.offset == 0x10000 + left
+        # Before it, all is as it was.
+        assert len(list(image.search(re.compile(b"\xff{64}"), 0, 0x10000 + 2 * P))) == 2 * P // 64
+
+
+def test_a_cut_between_two_matches(tmp_path):
+    """Matches that are found after a cut are none, also of a search that goes on."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff" * 4 * P)
+    with open_raw([(0x10000, path, 0, 4 * P)]) as image:
+        search = image.search(re.compile(b"\0|\xff{8}"))
+        assert next(search) == (0x10000, b"\xff" * 8)
+        os.truncate(path, 3 * P + 5)
+        found = []
+        with pytest.raises(AccessError):
+            found.extend(search)
+        assert all(match == b"\xff" * 8 for _, match in found)
+        del search

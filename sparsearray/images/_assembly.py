@@ -13,18 +13,23 @@ reaches from one into the next. So the pages of a kernel's core, whose segments 
 the same order, are a single mapping, where a process may have no more than some 65,000.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsearray._binding import describe
+from sparsearray._binding import count_mappings, describe
 from sparsearray._descriptor import Descriptor
+from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._spans import Span, SpanTable
+from sparsearray._text import size
 from sparsearray.buffer import SparseBuffer
+from sparsearray.errors import ClosedError
 
 from ._reading import read_part
 
@@ -33,6 +38,8 @@ __all__ = ["Piece", "assemble", "check_disjoint"]
 _MOST = 1 << 46  # bytes of all pieces: about what a process has room for
 _FEW = 1 << 16  # bytes that are not worth a look for holes in their file
 _CHUNK = 1 << 20  # bytes copied at a time
+_MANY = 4096  # pieces that are mapped without looking whether there can be as many mappings
+_SPARE = 512  # mappings that are left to others
 
 
 class Piece(NamedTuple):
@@ -118,7 +125,10 @@ def assemble(pieces: Iterable[Piece], what: str) -> tuple[SparseBuffer, SpanTabl
     Raises
     ------
     OSError
-        A file cannot be mapped or read, or there is no room for the buffer.
+        A file cannot be mapped or read, there is no room for the buffer, or a process may not have
+        as many mappings.
+    MemoryError
+        What must be copied does not fit.
     ValueError
         A file is shorter than its piece, or all together are more than a process can map.
     """
@@ -126,23 +136,40 @@ def assemble(pieces: Iterable[Piece], what: str) -> tuple[SparseBuffer, SpanTabl
     ordered = sorted((piece for piece in pieces if piece.nbytes), key=_address)
     _check_room(ordered, what)
     offsets, nbytes = _places(ordered, page)
+    # To count the mappings of the process takes a while.
+    if len(ordered) > _MANY and _mappings_left() <= _least_mappings(ordered, offsets, page):
+        raise _too_many(ordered, what)
     buffer = SparseBuffer(max(nbytes, page), name=what)
     try:
-        with ExitStack() as kept:
-            builder = _Builder(buffer, page, kept)
-            for piece, offset in zip(ordered, offsets, strict=True):
-                builder.put(piece, offset)
-        for region in buffer.regions:
-            if region.writable:
-                buffer.set_writable(region.offset, region.nbytes, False)
-    except BaseException:
-        buffer.close()
+        _fill(buffer, ordered, offsets, page)
+    except BaseException as error:
+        is_full = (
+            isinstance(error, OSError) and error.errno == errno.ENOMEM and _mappings_left() <= 0
+        )
+        with suppress(ClosedError):  # the core may have closed it itself
+            buffer.close()
+        if is_full:
+            raise _too_many(ordered, what) from error
         raise
     spans = (
         Span(piece.address, piece.nbytes, offset)
         for piece, offset in zip(ordered, offsets, strict=True)
     )
     return buffer, SpanTable(spans)
+
+
+def _fill(buffer: SparseBuffer, pieces: Sequence[Piece], offsets: Sequence[int], page: int) -> None:
+    """Put pieces in place. OSError (ENOMEM) also where that leaves too few mappings to others."""
+    with ExitStack() as kept:
+        builder = _Builder(buffer, page, kept)
+        builder.check_memory(pieces, offsets)
+        for piece, offset in zip(pieces, offsets, strict=True):
+            builder.put(piece, offset)
+    for region in buffer.regions:
+        if region.writable:
+            buffer.set_writable(region.offset, region.nbytes, False)
+    if len(pieces) > _MANY and _mappings_left() <= 0:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 def _places(pieces: Sequence[Piece], page: int) -> tuple[list[int], int]:
@@ -159,6 +186,46 @@ def _places(pieces: Sequence[Piece], page: int) -> tuple[list[int], int]:
     return offsets, start + stop - first
 
 
+def _mapped(piece: Piece, offset: int, page: int) -> tuple[int, int]:
+    """Find the offsets between which a piece that lies at `offset` is mapped, not copied."""
+    source = piece.source
+    if source is None or (
+        isinstance(source, Descriptor) and (piece.file_offset - offset) % page == 0
+    ):
+        first, last = -(-offset // page) * page, (offset + piece.nbytes) // page * page
+        if first < last:
+            return first, last
+    return offset, offset
+
+
+def _least_mappings(pieces: Sequence[Piece], offsets: Sequence[int], page: int) -> int:
+    """Count windows of files, but for those that go on where the one before ends."""
+    number = 0
+    before = None
+    for piece, offset in zip(pieces, offsets, strict=True):
+        first, last = _mapped(piece, offset, page)
+        if first < last and isinstance(piece.source, Descriptor):
+            place = piece.source.fd, piece.file_offset - offset
+            number += before != (*place, first)
+            before = (*place, last)
+    return number
+
+
+def _mappings_left() -> float:
+    """Count how many mappings the process may still have, but for some that are for others."""
+    used, limit = count_mappings() or (0, inf)
+    return limit - used - _SPARE
+
+
+def _too_many(pieces: Sequence[Piece], what: str) -> OSError:
+    msg = (
+        f"{what}: its {len(pieces)} parts take more mappings than the "
+        f"{max(_mappings_left(), 0)} that are left of those that vm.max_map_count allows "
+        "(raise it with sysctl)"
+    )
+    return OSError(errno.ENOMEM, msg)
+
+
 class _Builder:
     """Fills a buffer from its start to its end."""
 
@@ -169,26 +236,59 @@ class _Builder:
         self._sources: dict[int, SparseBuffer] = {}  # by descriptor
         self._private = 0  # pages before it are mapped
 
+    def check_memory(self, pieces: Sequence[Piece], offsets: Sequence[int]) -> None:
+        """Raise MemoryError for more copies than memory has room for."""
+        copied = list(self._copies(pieces, offsets))
+        nbytes = sum(length for _, length in copied)
+        free = available_memory() if nbytes > UNCHECKED else None
+        if free is None or nbytes <= free:
+            return
+        # Holes of files are not copied.
+        nbytes = sum(min(length, self._stored(piece)) for piece, length in copied)
+        if nbytes > free:
+            msg = (
+                f"{self._buffer.name}: {size(nbytes)} lie so that they must be copied, and "
+                f"{size(free)} of memory are free"
+            )
+            raise MemoryError(msg)
+
+    def _copies(
+        self, pieces: Sequence[Piece], offsets: Sequence[int]
+    ) -> Iterator[tuple[Piece, int]]:
+        """Find how many bytes of memory each piece will take, in whole pages."""
+        page, done = self._page, 0
+        for piece, offset in zip(pieces, offsets, strict=True):
+            first, last = _mapped(piece, offset, page)
+            length = 0
+            for start, stop in ((offset, first), (last, offset + piece.nbytes)):
+                if start < stop and piece.source is not None:
+                    end = -(-stop // page) * page
+                    length += end - max(start // page * page, done)
+                    done = end
+            yield piece, length
+
+    def _stored(self, piece: Piece) -> int:
+        """Count the bytes of a piece that are in no hole of its file, in whole pages."""
+        if isinstance(piece.source, Descriptor) and piece.nbytes > _FEW:
+            found = self._source(piece.source).extents(piece.file_offset, piece.nbytes)
+            # Pages here lie across those of the file.
+            return int((found[:, 1] - found[:, 0]).sum()) + 2 * self._page * len(found)
+        return piece.nbytes + 2 * self._page
+
     def put(self, piece: Piece, offset: int) -> None:
         """Map what can be mapped of a piece, whole pages, and copy what lies before and behind."""
-        page, stop = self._page, offset + piece.nbytes
-        first, last = -(-offset // page) * page, stop // page * page
-        source = piece.source
-        maps = source is None or (
-            isinstance(source, Descriptor) and (piece.file_offset - offset) % page == 0
-        )
-        if not maps or first >= last:
-            self._copy(piece, offset, stop, offset)
-            return
+        first, last = _mapped(piece, offset, self._page)
         self._copy(piece, offset, first, offset)
-        if isinstance(source, Descriptor):
-            where = piece.file_offset + first - offset
-            # A look for holes takes longer than mapping, and each may take a mapping of its own.
-            skip_holes = last - first > _FEW
-            self._buffer.map_file(first, last - first, source, where, skip_holes=skip_holes)
-        else:
-            self._buffer.map_zero(first, last - first)
-        self._copy(piece, last, stop, offset)
+        if first < last:
+            source = piece.source
+            if isinstance(source, Descriptor):
+                where = piece.file_offset + first - offset
+                # A look for holes takes longer than mapping, and each may take one of its own.
+                skip_holes = last - first > _FEW
+                self._buffer.map_file(first, last - first, source, where, skip_holes=skip_holes)
+            else:
+                self._buffer.map_zero(first, last - first)
+        self._copy(piece, last, offset + piece.nbytes, offset)
 
     def _copy(self, piece: Piece, start: int, stop: int, offset: int) -> None:
         """Put private memory under part of a piece that lies at `offset`, and fill it."""

@@ -18,10 +18,15 @@ def read_part(file: Descriptor, offset: int, nbytes: int) -> bytes:
     OSError
         It cannot be read: a folder, a pipe, a bad disk.
     """
+    parts = []
     try:
-        return os.pread(file.fd, nbytes, offset)
+        # One call reads no more than 2 GiB.
+        while nbytes > 0 and (part := os.pread(file.fd, nbytes, offset)):
+            parts.append(part)
+            nbytes, offset = nbytes - len(part), offset + len(part)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fsdecode(file.name)) from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_all(file: Descriptor) -> bytes:

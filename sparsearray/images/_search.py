@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from operator import index
 from typing import Any
 
@@ -13,6 +14,8 @@ from sparsearray._spans import Span, SpanTable, search
 from sparsearray.buffer import SparseBuffer
 
 __all__ = ["find_bytes", "find_matches", "of_bytes", "pattern_bytes"]
+
+_MOST = 256  # matches between two looks at the file
 
 
 def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
@@ -143,11 +146,31 @@ def find_matches(
         The address of a match.
     bytes
         What matched.
+
+    Raises
+    ------
+    AccessError
+        The file has lost bytes of a run, whether somebody was told or not.
     """
     for span in table.between(start, stop):
+        _check_there(buffer, span)
         memory: Any = buffer.window(span.offset, span.nbytes, writable=False)
-        for match in pattern.finditer(memory):
-            # What the file has lost meanwhile shows as zeros, and is none.
-            buffer._raise_untold(lost_only=True)
-            yield span.address + match.start(), match.group()
-        buffer._raise_untold(lost_only=True)
+        matches = pattern.finditer(memory)
+        most = 1
+        while True:
+            found = list(islice(matches, most))
+            # What the file has lost meanwhile shows as zeros, and what is made of them is no match.
+            _check_there(buffer, span)
+            for match in found:
+                yield span.address + match.start(), match.group()
+            if len(found) < most:
+                break
+            # A look at the file takes longer than a match; the first ones are not kept waiting.
+            most = min(2 * most, _MOST)
+
+
+def _check_there(buffer: SparseBuffer, span: Span) -> None:
+    """Raise AccessError where the file has lost bytes of a span, whoever was told of it."""
+    buffer._raise_untold(span.offset, span.nbytes, lost_only=True)
+    # Told damage as well, and a cut within a page, which is no fault.
+    buffer.extents(span.offset, span.nbytes)

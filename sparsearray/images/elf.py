@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsearray._binding import describe
 from sparsearray._descriptor import Descriptor, opened
 
 from ._assembly import Piece, assemble, check_disjoint
+from ._notes import mapped_files
 from ._reading import read_part
 from .image import Image
 from .segment import Segment
@@ -23,7 +25,9 @@ __all__ = ["open_elf"]
 _MAGIC = b"\x7fELF"
 _PN_XNUM = 0xFFFF  # more segments than e_phnum can say: section header 0 does
 _FLAGS = ((4, "r"), (2, "w"), (1, "x"))
-_NOTES_LIMIT = 64 << 20  # bytes of notes that are read for names
+_KINDS = _PT_LOAD, _PT_NOTE = 1, 4  # of segments that are looked at
+_TABLE_LIMIT = 64 << 20  # bytes of program headers: more than a million
+_NOTES_LIMIT = 16 << 20  # bytes of notes that are read for names: kernels list files in 4 MiB
 
 
 class _Elf(NamedTuple):
@@ -38,6 +42,12 @@ class _Elf(NamedTuple):
     @property
     def is_core(self) -> bool:
         return bool(self.header.e_type == "ET_CORE")
+
+    @property
+    def pointer(self) -> np.dtype:
+        """The size of an address, in the byte order of the file."""
+        order = "<" if self.structs.little_endian else ">"
+        return np.dtype(f"{order}u{self.structs.elfclass // 8}")
 
 
 def open_elf(file: Any, *, zero_fill: bool | None = None, allow_truncated: bool = False) -> Image:
@@ -102,9 +112,7 @@ def open_elf(file: Any, *, zero_fill: bool | None = None, allow_truncated: bool 
             allow_truncated=allow_truncated,
         )
         buffer, table = assemble(pieces, elf.name)
-    order = "<" if elf.structs.little_endian else ">"
-    pointer = np.dtype(f"{order}u{elf.structs.elfclass // 8}")
-    return Image(elf.name, tuple(segments), buffer, table, pointer)
+    return Image(elf.name, tuple(segments), buffer, table, elf.pointer)
 
 
 def _import_elftools() -> None:
@@ -163,80 +171,74 @@ def _read_header(file: Descriptor) -> _Elf:
     return _Elf(file, name, size, structs, header)
 
 
-def _program_headers(elf: _Elf) -> Iterator[Any]:
-    """Read the table of segments."""
+def _program_headers(elf: _Elf) -> NDArray[Any]:
+    """Read the table of segments, but for entries of other kinds than `_KINDS`."""
     header = elf.header
     number, stride = header.e_phnum, header.e_phentsize
-    nbytes = elf.structs.Elf_Phdr.sizeof()
     if number == _PN_XNUM:
         what = "section header 0, which has the number of segments,"
         data = _read(elf.file, what, header.e_shoff, elf.structs.Elf_Shdr.sizeof())
         number = _parse(elf.name, what, elf.structs.Elf_Shdr, data).sh_info
-    if number and stride < nbytes:
+    dtype = _header_dtype(elf)
+    if number and stride < dtype.itemsize:
         msg = (
-            f"{elf.name}: program headers of {stride} bytes, and {nbytes} are needed for "
+            f"{elf.name}: program headers of {stride} bytes, and {dtype.itemsize} are needed for "
             f"{elf.structs.elfclass} bits"
         )
         raise ValueError(msg)
     what = f"the table of {number} program headers"
-    table = _read(elf.file, what, header.e_phoff, number * stride)
-    for i in range(number):
-        part = table[i * stride : i * stride + nbytes]
-        yield _parse(elf.name, f"program header {i}", elf.structs.Elf_Phdr, part)
+    if number * stride > _TABLE_LIMIT:
+        msg = (
+            f"{elf.name}: {what} of {stride} bytes takes {describe(number * stride)} bytes, more "
+            f"than the {describe(_TABLE_LIMIT)} that are read"
+        )
+        raise ValueError(msg)
+    data = _read(elf.file, what, header.e_phoff, number * stride)
+    table: NDArray[Any] = np.ndarray(number, dtype, data, strides=stride)
+    return table[np.isin(table["type"], _KINDS)]
+
+
+def _header_dtype(elf: _Elf) -> np.dtype:
+    """Return what a program header is in files of this class and byte order: elf(5)."""
+    names = ("offset", "vaddr", "paddr", "filesz", "memsz", "align")
+    fields: list[tuple[str, Any]] = [("type", "u4"), *((name, elf.pointer) for name in names)]
+    fields.insert(1 if elf.structs.elfclass == 64 else 6, ("flags", "u4"))
+    return np.dtype(fields).newbyteorder(elf.pointer.str[0])  # type: ignore[arg-type]
 
 
 def _read_segments(elf: _Elf) -> list[Segment]:
     segments: list[Segment] = []
-    notes: list[tuple[int, int]] = []
-    for header in _program_headers(elf):
-        if header.p_type == "PT_NOTE":
-            notes.append((header.p_offset, header.p_filesz))
-        if header.p_type != "PT_LOAD":
-            continue
-        permissions = "".join(mark if header.p_flags & bit else "-" for bit, mark in _FLAGS)
-        number, address = len(segments), header.p_vaddr
-        if header.p_filesz > header.p_memsz:
+    headers = _program_headers(elf)
+    loads = headers[headers["type"] == _PT_LOAD]
+    fields = ("flags", "offset", "vaddr", "filesz", "memsz")
+    for number, values in enumerate(zip(*(loads[name].tolist() for name in fields), strict=True)):
+        flags, offset, address, in_file, nbytes = values
+        permissions = "".join(mark if flags & bit else "-" for bit, mark in _FLAGS)
+        if in_file > nbytes:
             msg = (
                 f"{elf.name}: segment {number} at address {describe(address)} has "
-                f"{describe(header.p_filesz)} bytes in the file, more than its "
-                f"{describe(header.p_memsz)} in memory"
+                f"{describe(in_file)} bytes in the file, more than its {describe(nbytes)} in memory"
             )
             raise ValueError(msg)
-        sizes = header.p_memsz, header.p_filesz
-        segments.append(Segment(address, *sizes, permissions, elf.name, header.p_offset, None))
+        segments.append(Segment(address, nbytes, in_file, permissions, elf.name, offset, None))
     if not segments:
         msg = f"{elf.name}: no segments to load (PT_LOAD) in this {elf.header.e_type}"
         raise ValueError(msg)
     if elf.is_core:
-        return _named(segments, _mapped_files(elf, notes))
+        return _named(segments, _read_names(elf, headers[headers["type"] == _PT_NOTE]))
     return segments
 
 
-def _mapped_files(elf: _Elf, notes: Sequence[tuple[int, int]]) -> list[tuple[int, int, str]]:
-    """Read which files a process had mapped: start and stop of the addresses, and the name."""
+def _read_names(elf: _Elf, headers: NDArray[Any]) -> list[tuple[int, int, str]]:
+    """Read which files a process had mapped, sorted, from as many notes as are read."""
     found: list[tuple[int, int, str]] = []
-    nbytes = elf.structs.Elf_Nhdr.sizeof()
-    for offset, length in notes:
-        if offset >= elf.size:
-            continue
-        data = read_part(elf.file, offset, min(length, _NOTES_LIMIT))
-        at = 0
-        # Names are for people: what cannot be read of them is left out, and the memory is there.
-        while at + nbytes <= len(data):
-            note = _parse(elf.name, "a note", elf.structs.Elf_Nhdr, data[at : at + nbytes])
-            start = at + nbytes + -(-note.n_namesz // 4) * 4
-            if note.n_type == "NT_FILE":
-                try:
-                    listed = _parse(
-                        elf.name, "NT_FILE", elf.structs.Elf_Nt_File, data[start:][: note.n_descsz]
-                    )
-                except ValueError:
-                    return found
-                found += (
-                    (entry.vm_start, entry.vm_end, os.fsdecode(name))
-                    for entry, name in zip(listed.Elf_Nt_File_Entry, listed.filename, strict=True)
-                )
-            at = start + -(-note.n_descsz // 4) * 4
+    left = _NOTES_LIMIT
+    ranges = zip(headers["offset"].tolist(), headers["filesz"].tolist(), strict=True)
+    for offset, length in dict.fromkeys(ranges):
+        if offset < elf.size and left > 0:
+            data = read_part(elf.file, offset, min(length, elf.size - offset, left))
+            left -= len(data)
+            found += mapped_files(data, elf.pointer)
     return sorted(found)
 
 

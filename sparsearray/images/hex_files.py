@@ -1,6 +1,8 @@
 """`open_ihex` and `open_srec`: memory written as text, one record a line."""
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -46,7 +48,7 @@ def open_ihex(file: Any, *, pointer: DTypeLike | None = None) -> Image:
     ImportError
         bincopy is not installed.
     OSError
-        The file cannot be opened.
+        The file cannot be opened, or is no regular file.
     ValueError
         A line is damaged, bytes are given twice, or the end-of-file record is missing.
     TypeError
@@ -90,7 +92,7 @@ def open_srec(file: Any, *, pointer: DTypeLike | None = None) -> Image:
     ImportError
         bincopy is not installed.
     OSError
-        The file cannot be opened.
+        The file cannot be opened, or is no regular file.
     ValueError
         A line is damaged, bytes are given twice, or there are not as many records as a record that
         counts them says.
@@ -131,6 +133,10 @@ def _open_text(
     dtype = as_pointer(pointer)
     with opened(file, writable=False) as descriptor:
         name = os.fsdecode(descriptor.name)
+        mode = os.fstat(descriptor.fd).st_mode
+        # Devices may have no end; to read a folder fails with an error of its own.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "not a regular file", name)
         data = read_all(descriptor)
     # Any byte becomes a character: those that no record has are damage, told with their line.
     lines = ((i, line.decode("latin-1").strip()) for i, line in enumerate(data.splitlines(), 1))

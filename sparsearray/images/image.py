@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from sparsearray._binding import describe, index, place, plain_dtype
 from sparsearray._closing import Closing
-from sparsearray._memory import available_memory
+from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._spans import Absent, SpanTable
 from sparsearray._text import count, printable, size
 from sparsearray.buffer import SparseBuffer
@@ -26,7 +26,6 @@ from .segment import Segment
 __all__ = ["Image"]
 
 _END = 1 << 64  # of all address spaces
-_UNCHECKED = 64 << 20  # bytes that are not worth asking the system for
 
 
 class Image(Closing):
@@ -99,6 +98,7 @@ class Image(Closing):
     def __contains__(self, address: object) -> bool:
         """Tell whether the byte at an address is there."""
         where = index(address)  # type: ignore[arg-type]
+        self._check_open(f"look at address {describe(where)}")
         return any(True for _ in self._table.between(where, where + 1))
 
     # Reading
@@ -141,10 +141,11 @@ class Image(Closing):
         start, length = index(address), index(nbytes)
         if pad is None:
             offset = self._find("read", start, length)
+            _check_room("read", start, length)
             try:
                 return self._buffer.read_at(offset, length)
-            except AccessError as error:
-                raise self._at_address(error) from None
+            except (AccessError, ClosedError) as error:
+                raise self._at_address(error, "read") from None
         value = index(pad)
         if not 0 <= value <= 255:
             msg = f"pad {value} is not in range(256)"
@@ -156,8 +157,8 @@ class Image(Closing):
             part = result[span.address - start :][: span.nbytes]
             try:
                 self._buffer.read_into(span.offset, part)
-            except AccessError as error:
-                raise self._at_address(error) from None
+            except (AccessError, ClosedError) as error:
+                raise self._at_address(error, "read") from None
         return result.tobytes()
 
     def read_plain(self, address: int, dtype: DTypeLike, shape: Any = ()) -> Any:
@@ -187,11 +188,13 @@ class Image(Closing):
             The dtype holds objects.
         """
         start, found, sizes = index(address), plain_dtype(dtype), as_shape(shape)
-        offset = self._find("read", start, found.itemsize * prod(sizes))
+        length = found.itemsize * prod(sizes)
+        offset = self._find("read", start, length)
+        _check_room("read", start, length)
         try:
             return self._buffer.read_plain(offset, found, sizes)
-        except AccessError as error:
-            raise self._at_address(error) from None
+        except (AccessError, ClosedError) as error:
+            raise self._at_address(error, "read") from None
 
     def gather(self, addresses: ArrayLike, dtype: DTypeLike) -> NDArray[Any]:
         """
@@ -227,18 +230,22 @@ class Image(Closing):
         >>> image.gather([[0xFFFF_FFFF_0000_0000, 0xFFFF_FFFF_0000_0063]], "u1")
         array([[ 0, 99]], dtype=uint8)
         """
+        self._check_open("gather")
         found = plain_dtype(dtype)
         places = self._addresses(addresses, found.itemsize)
         if not found.itemsize:
             return np.zeros(places.shape, found)
+        length = places.size * found.itemsize
+        if length > UNCHECKED:
+            _check_room("gather", int(places.flat[0]), length)
         out: NDArray[Any] = np.empty(places.shape, found)
         try:
             self._table.gather(self._buffer, places, found.itemsize, out)
         except Absent as error:
             start = int(places.reshape(-1)[error.index])
             raise _absent("gather", start, found.itemsize, error.address) from None
-        except AccessError as error:
-            raise self._at_address(error) from None
+        except (AccessError, ClosedError) as error:
+            raise self._at_address(error, "gather") from None
         return out
 
     def window(self, address: int, shape: Any, dtype: DTypeLike = "u1") -> NDArray[Any]:
@@ -268,8 +275,8 @@ class Image(Closing):
         offset = self._find("window", start, found.itemsize * prod(sizes))
         try:
             return self._buffer.window(offset, sizes, found, writable=False)
-        except AccessError as error:
-            raise self._at_address(error) from None
+        except (AccessError, ClosedError) as error:
+            raise self._at_address(error, "window") from None
 
     def hexdump(self, address: int, nbytes: int = 256) -> str:
         """
@@ -303,6 +310,9 @@ class Image(Closing):
         """
         start, length = index(address), index(nbytes)
         self._check("hexdump", start, length)
+        if max(start, length) > _END:
+            msg = f"{_place('hexdump', start, length)}: address spaces have {_END:#x} bytes at most"
+            raise ValueError(msg)
         return hexdump(self._table.between, self.read_at, start, start + length)
 
     # Searching
@@ -381,9 +391,6 @@ class Image(Closing):
         first = index(start)
         last = _END if stop is None else index(stop)
         self._check("search", first, max(last - first, 0))
-        if self.closed:
-            msg = f"search of {printable(self.name)}: the image is closed"
-            raise ClosedError(msg)
         if isinstance(pattern, re.Pattern):
             expression = of_bytes(pattern)
             return self._told(find_matches(self._buffer, self._table, expression, first, last))
@@ -394,15 +401,24 @@ class Image(Closing):
         """Go through what is found, and have errors tell addresses."""
         try:
             yield from found
-        except AccessError as error:
-            raise self._at_address(error) from None
+        except (AccessError, ClosedError) as error:
+            raise self._at_address(error, "search") from None
 
     # What methods share
+
+    def _check_open(self, call: str) -> None:
+        if self._buffer.closed:
+            raise self._closed_error(call)
+
+    def _closed_error(self, call: str) -> ClosedError:
+        return ClosedError(f"{call}: {printable(self.name)}: the image is closed")
 
     def _check(self, operation: str, address: int, nbytes: int) -> None:
         if address < 0 or nbytes < 0:
             msg = f"{_place(operation, address, nbytes)}: negative"
             raise ValueError(msg)
+        if self._buffer.closed:
+            raise self._closed_error(_place(operation, address, nbytes))
 
     def _find(self, operation: str, address: int, nbytes: int) -> int:
         """Find the offset of bytes that are all there; that of no bytes is any."""
@@ -418,11 +434,15 @@ class Image(Closing):
         """Return addresses as an array of 64-bit integers."""
         array = np.asarray(addresses)
         if not isinstance(addresses, np.ndarray):
+            # Beside integers, numpy takes bools for such.
+            if isinstance(addresses, list | tuple) and array.dtype.kind in "iuf":
+                _refuse_bools(np.asarray(addresses, object))
             if array.size == 0:
                 array = array.astype(np.uint64)
             elif array.dtype.kind == "f":  # what numpy makes of integers beyond 2**63 among others
                 array = np.asarray(addresses, object)
         if array.dtype.kind == "O":
+            _refuse_bools(array)
             for address in array.flat:
                 number = index(address)
                 self._check("gather", number, nbytes)
@@ -435,8 +455,13 @@ class Image(Closing):
             self._check("gather", int(array[array < 0][0]), nbytes)
         return np.ascontiguousarray(array, np.uint64).reshape(array.shape)
 
-    def _at_address(self, error: AccessError) -> AccessError:
+    def _at_address(self, error: AccessError | ClosedError, call: str) -> AccessError | ClosedError:
         """Make an error of the buffer one of the image."""
+        if isinstance(error, ClosedError):  # meanwhile
+            return self._closed_error(call)
+        return self._lost(error)
+
+    def _lost(self, error: AccessError) -> AccessError:
         address = self._table.address_of(error.offset)
         message = (
             f"{printable(self.name)}: the byte at address {describe(address)} cannot be read any "
@@ -461,7 +486,7 @@ class Image(Closing):
 
     def _settle(self) -> AccessError | None:
         error = self._buffer._settle()
-        return None if error is None else self._at_address(error)
+        return None if error is None else self._lost(error)
 
     def __reduce__(self) -> NoReturn:
         msg = "an Image cannot be pickled or copied: open its file again"
@@ -486,9 +511,16 @@ def _place(operation: str, address: int, nbytes: int) -> str:
     return place(operation, address, nbytes).replace(" at ", " at address ")
 
 
+def _refuse_bools(addresses: NDArray[Any]) -> None:
+    """Refuse what Python takes for 0 and 1 with TypeError."""
+    if any(isinstance(address, bool | np.bool_) for address in addresses.flat):
+        msg = "addresses must be integers, not bool"
+        raise TypeError(msg)
+
+
 def _check_room(operation: str, address: int, nbytes: int) -> None:
     """Raise MemoryError for what does not fit: on Linux numpy's own is often none, and a kill."""
-    free = available_memory() if nbytes > _UNCHECKED else None
+    free = available_memory() if nbytes > UNCHECKED else None
     if free is not None and nbytes > free:
         msg = f"{_place(operation, address, nbytes)}: {size(free)} are free"
         raise MemoryError(msg)

@@ -50,7 +50,7 @@ def open_raw(
         There are no parts, one is empty, negative, past the end of its file or wraps around 2**64,
         or two overlap: which.
     TypeError
-        `pointer` is no unsigned integer type.
+        `pointer` is no unsigned integer type, or a part is no such thing.
 
     Notes
     -----
@@ -71,13 +71,21 @@ def open_raw(
     pieces: list[Piece] = []
     segments: list[Segment] = []
     with ExitStack() as kept:
-        for i, (address, file, offset, nbytes) in enumerate(parts):
-            descriptor = kept.enter_context(opened(file, writable=False))
-            piece = _piece(i, index(address), descriptor, index(offset), index(nbytes))
+        # One descriptor for each file, whose parts may be more than a process has descriptors.
+        found: dict[Any, Descriptor] = {}
+        for i, part in enumerate(parts):
+            file, *numbers = _fields(i, part)
+            path = os.fspath(file) if isinstance(file, str | bytes | os.PathLike) else None
+            descriptor = found.get(path)
+            if descriptor is None:
+                descriptor = kept.enter_context(opened(file, writable=False))
+            if path is not None:
+                found[path] = descriptor
+            piece = _piece(i, descriptor, *numbers)
             pieces.append(piece)
-            path = os.fsdecode(descriptor.name)
-            numbers = piece.address, piece.nbytes, piece.nbytes
-            segments.append(Segment(*numbers, "", path, piece.file_offset, None))
+            sizes = piece.address, piece.nbytes, piece.nbytes
+            name_of_file = os.fsdecode(descriptor.name)
+            segments.append(Segment(*sizes, "", name_of_file, piece.file_offset, None))
         if not pieces:
             msg = "no parts: an image has at least one"
             raise ValueError(msg)
@@ -98,7 +106,17 @@ def as_pointer(pointer: DTypeLike | None) -> np.dtype | None:
     return dtype
 
 
-def _piece(number: int, address: int, file: Descriptor, offset: int, nbytes: int) -> Piece:
+def _fields(number: int, part: Any) -> tuple[Any, int, int, int]:
+    """Return the file, the address, the offset and the length of what was given for a part."""
+    try:
+        address, file, offset, nbytes = part
+        return file, index(address), index(offset), index(nbytes)
+    except (TypeError, ValueError) as error:
+        msg = f"part {number}: {part!r} is not (address, file, offset, nbytes): {error}"
+        raise type(error)(msg) from None
+
+
+def _piece(number: int, file: Descriptor, address: int, offset: int, nbytes: int) -> Piece:
     label = f"part {number}"
     what = (
         f"{label}, {describe(nbytes)} bytes of {os.fsdecode(file.name)!r} from {describe(offset)}"
