@@ -278,16 +278,26 @@ def test_matches_are_not_made_of_what_is_lost(told, left, tmp_path):
         assert len(list(image.search(re.compile(b"\xff{64}"), 0, 0x10000 + 2 * P))) == 2 * P // 64
 
 
-def test_a_cut_between_two_matches(tmp_path):
-    """Matches that are found after a cut are none, also of a search that goes on."""
+@pytest.mark.parametrize("before", range(1, 9))
+def test_a_cut_between_two_matches(before, tmp_path):
+    """What is found before a cut is what the file had, and what is made of zeros is not found."""
     path = tmp_path / "file"
     path.write_bytes(b"\xff" * 4 * P)
     with open_raw([(0x10000, path, 0, 4 * P)]) as image:
         search = image.search(re.compile(b"\0|\xff{8}"))
-        assert next(search) == (0x10000, b"\xff" * 8)
-        os.truncate(path, 3 * P + 5)
-        found = []
+        found = [next(search) for _ in range(before)]
+        os.truncate(path, 9)
         with pytest.raises(AccessError):
             found.extend(search)
-        assert all(match == b"\xff" * 8 for _, match in found)
-        del search
+        expected = [(0x10000 + 8 * i, b"\xff" * 8) for i in range(len(found))]
+        assert found == expected
+
+
+def test_long_matches(tmp_path):
+    """Matches of megabytes are found, however many there are."""
+    path = tmp_path / "file"
+    data = b"".join(bytes([i]) * (3 << 18) for i in range(1, 9))
+    path.write_bytes(data)
+    with open_raw([(0x10000, path, 0, len(data))]) as image:
+        found = list(image.search(re.compile(rb"(.)\1*", re.DOTALL)))
+    assert found == [(0x10000 + (i << 18) * 3, bytes([i + 1]) * (3 << 18)) for i in range(8)]

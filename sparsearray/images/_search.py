@@ -15,7 +15,8 @@ from sparsearray.buffer import SparseBuffer
 
 __all__ = ["find_bytes", "find_matches", "of_bytes", "pattern_bytes"]
 
-_MOST = 256  # matches between two looks at the file
+_MOST = 1 << 16  # matches between two looks at the file
+_MOST_NBYTES = 1 << 20  # and about how many bytes may have matched
 
 
 def pattern_bytes(pattern: object, dtype: np.dtype | None) -> bytes:
@@ -158,15 +159,28 @@ def find_matches(
         matches = pattern.finditer(memory)
         most = 1
         while True:
-            found = list(islice(matches, most))
+            found = _take(matches, most)
             # What the file has lost meanwhile shows as zeros, and what is made of them is no match.
             _check_there(buffer, span)
-            for match in found:
-                yield span.address + match.start(), match.group()
-            if len(found) < most:
+            if not found:
                 break
-            # A look at the file takes longer than a match; the first ones are not kept waiting.
+            for at, data in found:
+                yield span.address + at, data
+            # A look at a file with many holes takes as long as thousands of matches, and the first
+            # ones are not kept waiting for more.
             most = min(2 * most, _MOST)
+
+
+def _take(matches: Iterator[re.Match[bytes]], most: int) -> list[tuple[int, bytes]]:
+    """Take the next matches, up to a number, and copies of what matched: some MiB, or one."""
+    found, nbytes = [], 0
+    for match in islice(matches, most):
+        data = match.group()
+        found.append((match.start(), data))
+        nbytes += len(data)
+        if nbytes > _MOST_NBYTES:
+            break
+    return found
 
 
 def _check_there(buffer: SparseBuffer, span: Span) -> None:

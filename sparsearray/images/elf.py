@@ -75,7 +75,10 @@ def open_elf(file: Any, *, zero_fill: bool | None = None, allow_truncated: bool 
     ImportError
         pyelftools is not installed.
     OSError
-        The file cannot be opened or mapped.
+        The file cannot be opened or mapped, or the process may not have as many mappings
+        (ENOMEM), which ``vm.max_map_count`` sets.
+    MemoryError
+        There is not enough memory for what must be copied.
     ValueError
         It is no ELF file, has no segments, or is damaged: which segment, and how.
 

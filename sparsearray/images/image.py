@@ -96,7 +96,7 @@ class Image(Closing):
         return self._buffer.closed
 
     def __contains__(self, address: object) -> bool:
-        """Tell whether the byte at an address is there."""
+        """Tell whether the byte at an address is there; ClosedError once the image is closed."""
         where = index(address)  # type: ignore[arg-type]
         self._check_open(f"look at address {describe(where)}")
         return any(True for _ in self._table.between(where, where + 1))
@@ -123,6 +123,10 @@ class Image(Closing):
             since it was opened.
         ValueError
             A negative argument, or `pad` is no byte.
+        MemoryError
+            There is not as much memory.
+        ClosedError
+            The image is closed.
 
         Examples
         --------
@@ -182,7 +186,7 @@ class Image(Closing):
 
         Raises
         ------
-        AccessError, ValueError
+        AccessError, ValueError, MemoryError, ClosedError
             As `read_at`.
         TypeError
             The dtype holds objects.
@@ -217,6 +221,8 @@ class Image(Closing):
         ------
         AccessError, ValueError
             For the first bad record, as `read_plain`.
+        MemoryError, ClosedError
+            As `read_at`.
         TypeError
             The dtype holds objects, or `addresses` are no ints.
 
@@ -294,7 +300,9 @@ class Image(Closing):
         AccessError
             The file has lost bytes since it was opened.
         ValueError
-            A negative argument.
+            A negative argument, or one beyond 2**64.
+        ClosedError
+            The image is closed.
 
         Examples
         --------
@@ -365,7 +373,8 @@ class Image(Closing):
         TypeError
             `pattern` is none of these, or an int for which there is no dtype.
         AccessError
-            The file has lost bytes since it was opened.
+            The file has lost bytes since it was opened: each time, for a regular expression as soon
+            as it comes to a run of bytes that has lost some.
 
         Notes
         -----
@@ -462,6 +471,7 @@ class Image(Closing):
         return self._lost(error)
 
     def _lost(self, error: AccessError) -> AccessError:
+        """Make the error for a byte that the file has lost."""
         address = self._table.address_of(error.offset)
         message = (
             f"{printable(self.name)}: the byte at address {describe(address)} cannot be read any "

@@ -45,7 +45,10 @@ def open_raw(
     Raises
     ------
     OSError
-        A file cannot be opened or mapped.
+        A file cannot be opened or mapped, or the process may not have as many mappings
+        (ENOMEM), which ``vm.max_map_count`` sets.
+    MemoryError
+        There is not enough memory for what must be copied.
     ValueError
         There are no parts, one is empty, negative, past the end of its file or wraps around 2**64,
         or two overlap: which.
