@@ -112,7 +112,7 @@ uint64_t take_mappings(uint64_t holes) {
         waiting--;  // to count them takes long where there are many
     } else if (budget / 2 < holes) {
         budget = os_mappings_to_spare() / 2;
-        waiting = budget / 2 < holes ? 1000 : 0;
+        waiting = budget < 64 ? 1000 : 0;
     }
     holes = std::min(holes, budget / 2);
     budget -= 2 * holes;
