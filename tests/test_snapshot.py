@@ -476,6 +476,7 @@ def test_in_a_forked_child(run_ok: Callable[..., str]) -> None:
     """)
 
 
+@pytest.mark.slow  # the allocator of a sanitizer can hang in a child that is forked beside threads
 def test_forks_beside_snapshots(run_ok: Callable[..., str]) -> None:
     """Forking while threads make, write and drop snapshots blocks nobody, in parent and child."""
     run_ok("""
