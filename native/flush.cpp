@@ -81,7 +81,7 @@ std::vector<sa_damage> list_damage(sa_reservation *r, Range range) {
             return int{SA_OK};
         bool told = false;
         uint64_t lost = region.stop, end = region.stop;  // none
-        if (region.shown && region.file_size != UINT64_MAX &&
+        if (__atomic_load_n(&region.shown, __ATOMIC_RELAXED) && region.file_size != UINT64_MAX &&
             size_of(region.file.get()) < std::min(region.file_size, region.in_file(region.stop))) {
             uint64_t good = still_in_file(r, region, region.start, region.nbytes(), false);
             told = region.file->is_told(size_of(region.file.get()));
