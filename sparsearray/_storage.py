@@ -40,9 +40,9 @@ class Storage:
     def resize(
         self,
         array: SparseArray,
-        shape: tuple[int, ...],  # noqa: ARG002
-        fill: Callable[[], None] | None = None,  # noqa: ARG002
-        dtype: np.dtype | None = None,  # noqa: ARG002
+        shape: tuple[int, ...],  # noqa: ARG002 - for what can
+        fill: Callable[[], None] | None = None,  # noqa: ARG002 - for what can
+        dtype: np.dtype | None = None,  # noqa: ARG002 - for what can
     ) -> None:
         """
         Map or unmap what lies between the array's end and that of `shape`.
@@ -62,7 +62,7 @@ class Storage:
         None where they are not, or not only, there.
         """
 
-    def is_at(self, name: str) -> bool:  # noqa: ARG002
+    def is_at(self, name: str) -> bool:  # noqa: ARG002 - for files
         """Tell whether a path leads to where it is stored."""
         return False
 

@@ -1,7 +1,6 @@
 """`SparseBuffer`: a reserved range of addresses, populated piece by piece."""
 
 import errno
-from math import prod
 from typing import Any, Literal, NoReturn
 
 import numpy as np
@@ -13,11 +12,9 @@ from ._memory import available_memory
 from .backing import FileBacking
 from .errors import UnsupportedError
 from .extents import find_extents
-from .window import as_shape, make_window
+from .window import LONG, make_window
 
 __all__ = ["SparseBuffer"]
-
-_PIECE = 16 << 20  # bytes that a snapshot copies at a time
 
 
 class SparseBuffer(FileBacking, Closing):
@@ -340,8 +337,8 @@ class SparseBuffer(FileBacking, Closing):
             msg = f"snapshot: {describe(wanted)} bytes of memory to copy, and {describe(left)} free"
             raise MemoryError(msg)
         for start, stop in own:
-            for at in range(start, stop, _PIECE):
-                end = min(at + _PIECE, stop)
+            for at in range(start, stop, LONG):
+                end = min(at + LONG, stop)
                 self.read_into(at, other[at:end])
         for region in self.regions:
             if region.kind == "private" and not region.writable:
@@ -349,14 +346,14 @@ class SparseBuffer(FileBacking, Closing):
 
     def _keep_pages(self, offset: int, nbytes: int) -> None:
         """
-        Have snapshots keep pages of a range that is about to be written, if that is long.
+        Have snapshots keep pages of a long range that is about to be written.
 
         The native call that writes does the same; but no Ctrl-C could come into it.
         """
-        if nbytes > _PIECE and self._has_snapshots():
+        if self._has_snapshots():
             stop = min(offset + nbytes, self._nbytes)
-            for at in range(offset, stop, _PIECE):
-                self._change("snapshot", lib.sa_keep_pages, at, min(_PIECE, stop - at))
+            for at in range(offset, stop, LONG):
+                self._change("snapshot", lib.sa_keep_pages, at, min(LONG, stop - at))
 
     def _has_snapshots(self) -> bool:
         """Tell whether a writable window of a file has its pages copied."""
@@ -402,7 +399,8 @@ class SparseBuffer(FileBacking, Closing):
 
     def _clear(self, offset: int, nbytes: int) -> None:
         """Set bytes to zero and give back what whole pages of them took, in memory or on disk."""
-        self._keep_pages(offset, nbytes)
+        if nbytes > LONG:
+            self._keep_pages(offset, nbytes)
         if not self._give_back(offset, nbytes):
             self._fill_stored(offset, nbytes)
             return
@@ -487,10 +485,6 @@ class SparseBuffer(FileBacking, Closing):
         >>> buffer.read_at(4094, 4)
         b'\x00\x00\x00\x07'
         """
-        if writable is not False and strides is None:
-            sizes = as_shape(shape)
-            if prod(sizes) > _PIECE // 64:
-                self._keep_pages(index(offset), prod(sizes) * np.dtype(dtype).itemsize)
         return make_window(
             self,
             self._reservation,

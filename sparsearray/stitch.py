@@ -467,7 +467,7 @@ class Stitched(Storage):
         self.what = count(len(parts), "part")
         self._files = files
 
-    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002
+    def places(self, array: SparseArray) -> list[tuple[str, int, int]] | None:  # noqa: ARG002 - as of any
         """Tell of all parts, if they lie in files that have what the array shows."""
         found = [(part.path, part.offset, part.nbytes) for part in self.parts if part.path]
         if self.mode == "c" or len(found) < len(self.parts):

@@ -24,8 +24,9 @@ from ._binding import (
     take,
 )
 
-__all__ = ["as_shape", "make_window"]
+__all__ = ["LONG", "as_shape", "make_window"]
 
+LONG = 16 << 20  # bytes: more is kept for snapshots in pieces, between which Ctrl-C can come
 _BYTE = np.dtype("u1")
 _pin_range = lib.sa_pin_range
 
@@ -100,7 +101,7 @@ def _layout(
 
 
 def make_window(
-    owner: object,
+    owner: Any,
     reservation: object,
     address: int,
     total: int,
@@ -135,6 +136,8 @@ def make_window(
     start = index(offset) + low
     if start < 0 or start + nbytes > total:
         raise _outside(start, nbytes, total)
+    if nbytes > LONG and writable is not False:
+        owner._keep_pages(start, nbytes)
     lease, report = Lease(owner), take()
     wanted = -1 if writable is None else bool(writable)
     code = _pin_range(reservation, start, nbytes, wanted, lease.pin, report)

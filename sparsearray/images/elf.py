@@ -120,7 +120,7 @@ def open_elf(file: Any, *, zero_fill: bool | None = None, allow_truncated: bool 
 
 def _import_elftools() -> None:
     try:
-        import elftools.elf.structs  # noqa: F401
+        import elftools.elf.structs  # noqa: F401 - whether it is there
     except ImportError as error:
         msg = "open_elf needs pyelftools: pip install 'sparsearray-numpy[images]'"
         raise ImportError(msg, name="elftools") from error
