@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ._optional import needed
+
 __all__ = ["progress_bar"]
 
 
@@ -33,10 +35,6 @@ def progress_bar(what: str, nbytes: int, *, shown: bool) -> Iterator[Callable[[i
     if not shown:
         yield lambda _: None
         return
-    try:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
-    except ImportError as error:
-        msg = "progress=True needs tqdm: pip install 'sparsearray-numpy[progress]'"
-        raise ImportError(msg, name="tqdm") from error
+    tqdm = needed("tqdm.auto", "progress=True", "progress").tqdm
     with tqdm(total=nbytes, desc=what, unit="B", unit_scale=True, unit_divisor=1024) as bar:
         yield bar.update

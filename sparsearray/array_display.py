@@ -12,7 +12,6 @@ by how much of it is stored, in steps, so that one page in a terabyte can still 
     0 +-----------------+
 """
 
-import importlib
 import math
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ._optional import needed
 from ._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, named, outline, shorten, swatch, units
 from ._text import count, size
 from .errors import AccessError, ClosedError
@@ -146,10 +146,7 @@ def plot_array(array: _Array, ax: Any = None) -> Any:
     ImportError
         If there is no matplotlib.
     """
-    try:
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise ImportError("plot needs matplotlib: pip install 'sparsearray-numpy[plot]'") from error
+    pyplot = needed("matplotlib.pyplot", "plot", "plot")
     grid = _Grid.of(array) if _has_picture(array) else None
     title = _kind(array, type(array).__name__)
     stored = _summary(array.nbytes_stored, array.nbytes)
@@ -332,8 +329,8 @@ def _cells(grid: "_Grid", itemsize: int) -> str:
 
 
 def _plot_cells(ax: Any, grid: "_Grid", colour: str) -> None:
-    colors = importlib.import_module("matplotlib.colors")
-    patches = importlib.import_module("matplotlib.patches")
+    colors = needed("matplotlib.colors", "plot", "plot")
+    patches = needed("matplotlib.patches", "plot", "plot")
     ax.pcolormesh(
         grid.columns.drawn(),
         grid.rows.drawn(),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._boxes import reader, stand_in
 from ._closing import Closing
+from ._conversions import Conversions
 from ._selection import Selected, Selection, has_field, is_basic, positions, with_ellipsis
 from ._zero import is_zero_bytes
 from .protocol import NumpyFunctions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredArray"]
 
 
-class StoredArray(NumpyFunctions, Closing):
+class StoredArray(NumpyFunctions, Conversions, Closing):
     """
     What every array of ours is, however its items lie.
 

@@ -210,6 +210,7 @@ ORDER = [
     "_closing",
     "_refusals",
     "_memory",
+    "_optional",
     "region",
     "_binding",
     "_descriptor",
@@ -247,6 +248,7 @@ ORDER = [
     "reductions",
     "elementwise",
     "protocol",
+    "_conversions",
     "stored",
     "items",
     "array",
@@ -271,6 +273,7 @@ ORDER = [
     "display",
     "array_display",
     "images",
+    "interop",
     "cli",
 ]
 

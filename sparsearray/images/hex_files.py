@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import DTypeLike
 
 from sparsearray._descriptor import opened
+from sparsearray._optional import needed
 
 from ._assembly import Piece, assemble, check_disjoint
 from ._reading import read_all
@@ -125,11 +126,7 @@ def _open_text(
     what: str,
     pointer: DTypeLike | None,
 ) -> Image:
-    try:
-        import bincopy  # type: ignore[import-untyped]
-    except ImportError as error:
-        msg = f"{what} needs bincopy: pip install 'sparsearray-numpy[images]'"
-        raise ImportError(msg, name="bincopy") from error
+    bincopy = needed("bincopy", what, "images")
     dtype = as_pointer(pointer)
     with opened(file, writable=False) as descriptor:
         name = os.fsdecode(descriptor.name)
