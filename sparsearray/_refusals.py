@@ -12,7 +12,6 @@ _INSTEAD = {
     np.save: "a.save(path) keeps the holes",
     np.savez: "a.save(path) keeps the holes",
     np.savez_compressed: "a.save(path) keeps the holes",
-    np.where: "np.nonzero(a) tells where it is true",
     np.transpose: "a[...].T is a window of all of it, without a copy",
     np.reshape: "a[...].reshape(shape) is a window of all of it, without a copy",
     np.ravel: "a[...].reshape(-1) is a window of all of it, without a copy",

@@ -8,6 +8,7 @@ them for a new one of their kind (``_like``) and for boxes (``_box_reader``, ``_
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from ._binding import plain_dtype
 from ._refusals import WAY, name_of
+from .functions import nonzero
 from .window import as_shape
 
 __all__ = ["FUNCTIONS", "Layout", "apply", "astype"]
@@ -329,6 +331,39 @@ def _zeros_like(
     return a._like(a.dtype if dtype is None else dtype, sizes)
 
 
+def _full_like(
+    a: Any,
+    fill_value: Any,
+    dtype: DTypeLike | None = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    **_: Any,
+) -> Any:
+    made = np.full_like(np.zeros(1, a.dtype), fill_value, dtype)
+    if made.tobytes().strip(b"\0"):
+        msg = f"np.full_like would fill the holes, with {made[0]} for a zero; {WAY}"
+        raise TypeError(msg)
+    return _zeros_like(a, dtype, order, subok, shape)
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    """Take items of one array or the other; of a condition alone, say where it is true."""
+    if not choices:
+        return nonzero(condition) if isinstance(condition, Layout) else np.where(condition)
+
+    @wraps(np.where)  # by whose name a refusal is known
+    def choose(condition: Any, x: Any, y: Any, /, out: Any = None) -> Any:
+        found = np.where(condition, x, y)
+        if out is None:
+            return found
+        out[0][...] = found
+        return out[0]
+
+    condition, x, y = (condition, *choices)
+    return apply(choose, (condition, x, y), {})
+
+
 def _copy(a: Any, order: str = "K", subok: bool = False) -> Any:
     del order, subok
     return a.copy()
@@ -365,6 +400,8 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     np.nan_to_num: _nan_to_num,
     np.zeros_like: _zeros_like,
     np.empty_like: _zeros_like,
+    np.full_like: _full_like,
+    np.where: _where,
     np.copy: _copy,
     np.copyto: _copyto,
     **({np.astype: _astype} if hasattr(np, "astype") else {}),

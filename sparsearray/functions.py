@@ -40,6 +40,7 @@ __all__ = [
     "array_equal",
     "array_equiv",
     "bincount",
+    "can_cast",
     "flatnonzero",
     "histogram",
     "iscomplexobj",
@@ -48,6 +49,7 @@ __all__ = [
     "nanargmin",
     "ndim",
     "nonzero",
+    "result_type",
     "shape",
     "size",
     "unique",
@@ -91,6 +93,20 @@ def iscomplexobj(x: Any) -> bool:
 def isrealobj(x: Any) -> bool:
     """Tell whether items are not complex, as `numpy.isrealobj`."""
     return bool(x.dtype.kind != "c")
+
+
+def result_type(*arrays_and_dtypes: Any) -> np.dtype:
+    """Tell the dtype that items of several arrays have together, as `numpy.result_type`."""
+    return np.result_type(*map(_dtype_of, arrays_and_dtypes))
+
+
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
+    """Tell whether items can be converted, as `numpy.can_cast`."""
+    return np.can_cast(_dtype_of(from_), _dtype_of(to), casting)
+
+
+def _dtype_of(thing: Any) -> Any:
+    return thing.dtype if is_blocked(thing) else thing
 
 
 # Where items are
@@ -544,6 +560,8 @@ def allclose(
     return _alike(close, a, b)
 
 
+FUNCTIONS[np.result_type] = result_type
+FUNCTIONS[np.can_cast] = can_cast
 FUNCTIONS[np.array_equal] = array_equal
 FUNCTIONS[np.array_equiv] = array_equiv
 FUNCTIONS[np.allclose] = allclose

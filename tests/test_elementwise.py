@@ -244,7 +244,14 @@ def test_functions_that_are_no_ufuncs() -> None:
         ),
         (lambda a: np.linalg.svd(a), r"^np\.linalg\.svd is not made"),
         (lambda a: np.transpose(a), r"a\[\.\.\.\]\.T is a window"),
-        (lambda a: np.where(a), r"np\.nonzero\(a\)"),
+        (
+            lambda a: np.where(a, a, np.nan),
+            r"^np\.where would fill the holes, with nan for a zero; on a window",
+        ),
+        (
+            lambda a: np.full_like(a, 2),
+            r"^np\.full_like would fill the holes, with 2\.0 for a zero; on a window",
+        ),
     ],
 )
 def test_refusals_show_the_way(call: Any, text: str) -> None:
@@ -325,3 +332,59 @@ def test_a_refusal_names_what_would_fill() -> None:
     dense = np.arange(3.0)
     with pytest.raises(TypeError, match="with 1.0 for a zero"):
         dense += sparsearray.zeros(3)
+
+
+CHOICES: dict[str, Callable[[Any, Any], Any]] = {
+    "mask, 0, a": lambda a, _: np.where(np.isnan(a), 0, a),
+    "mask, a, other": lambda a, b: np.where(a > 1, a, b),
+    "zero scalar of another dtype": lambda a, _: np.where(a > 1, a, np.float32(0)),
+    "dense condition": lambda a, _: np.where(np.arange(500) % 3 == 0, a, 0),
+    "dense column": lambda a, _: np.where(np.arange(40)[:, None] % 2 == 0, 0, a),
+    "dense choice": lambda a, _: np.where(a != 0, np.arange(500.0), a),
+}
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i2", "c16", ">f8"])
+@pytest.mark.parametrize("name", CHOICES)
+def test_where(name: str, dtype: str) -> None:
+    """Gives what numpy gives, dtype and NaN included, with holes where all there is is zero."""
+    (array, dense), (other, dense_other) = make(dtype), make(dtype, 1)
+    if np.dtype(dtype).kind in "fc":
+        array[3, 5] = dense[3, 5] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
+        same(CHOICES[name](array, other), CHOICES[name](dense, dense_other))
+
+
+def test_where_of_a_condition_alone() -> None:
+    """Tells the places, as nonzero does."""
+    array, dense = make("f8")
+    for found, expected in zip(np.where(array), np.where(dense), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_full_like_of_zeros() -> None:
+    """Gives an empty array; not -0.0, which holes are not."""
+    array, _ = make("f4")
+    same(np.full_like(array, 0), np.zeros(SHAPE, "f4"))
+    same(np.full_like(array, False, dtype="i2", shape=(3, 4)), np.zeros((3, 4), "i2"))
+    with pytest.raises(TypeError, match=r"with -0\.0 for a zero"):
+        np.full_like(array, -0.0)
+
+
+@pytest.mark.parametrize("others", [(), (0,), (0.5,), (np.float64(1),), ("c8",), (np.ones(2, "i8"),)])
+@pytest.mark.parametrize("dtype", ["f4", "i2", "?"])
+def test_result_type(dtype: str, others: tuple[Any, ...]) -> None:
+    """Goes by the dtype, wherever the array stands."""
+    array, dense = make(dtype)
+    assert np.result_type(array, *others) == np.result_type(dense, *others)
+    assert np.result_type(*others, array) == np.result_type(*others, dense)
+
+
+def test_can_cast() -> None:
+    """Goes by the dtype of the array."""
+    array, _ = make("i2")
+    found = [np.can_cast(array.dtype, to) for to in ("i1", "i4", "f4")]
+    asked: Any = np.can_cast  # its stub knows no arrays
+    assert [asked(array, to) for to in ("i1", "i4", "f4")] == found == [False, True, True]
+    assert asked(array, "i1", "same_kind")
