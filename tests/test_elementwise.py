@@ -352,7 +352,7 @@ def test_where(name: str, dtype: str) -> None:
     if np.dtype(dtype).kind in "fc":
         array[3, 5] = dense[3, 5] = np.nan
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of NaN
         same(CHOICES[name](array, other), CHOICES[name](dense, dense_other))
 
 
@@ -372,7 +372,9 @@ def test_full_like_of_zeros() -> None:
         np.full_like(array, -0.0)
 
 
-@pytest.mark.parametrize("others", [(), (0,), (0.5,), (np.float64(1),), ("c8",), (np.ones(2, "i8"),)])
+@pytest.mark.parametrize(
+    "others", [(), (0,), (0.5,), (np.float64(1),), ("c8",), (np.ones(2, "i8"),)]
+)
 @pytest.mark.parametrize("dtype", ["f4", "i2", "?"])
 def test_result_type(dtype: str, others: tuple[Any, ...]) -> None:
     """Goes by the dtype, wherever the array stands."""
