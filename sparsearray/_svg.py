@@ -2,7 +2,9 @@
 What the pictures of buffers and of arrays share.
 
 They take the colour of text from their surroundings and have no background of their own, so that
-they can be read in light and in dark notebooks.
+they can be read in light and in dark notebooks, whichever way these have become so. What is drawn
+faintly gets some of that colour (`tint`), and so stands out from either background. There are no
+rules of style that reach further, no ids and nothing from elsewhere.
 """
 
 from collections.abc import Iterable
@@ -13,12 +15,15 @@ __all__ = [
     "COLOURS",
     "EDGE",
     "FAINT",
+    "beside",
     "drawing",
     "facts",
+    "label",
     "named",
     "outline",
     "shorten",
     "swatch",
+    "tint",
     "units",
 ]
 
@@ -27,6 +32,7 @@ COLOURS = {"private": "#3d7bd0", "zero": "#7e868f", "file": "#2b9164", "raw": "#
 FAINT = "fill='currentColor' fill-opacity='.75'"  # of text beside what is drawn
 EDGE = 1.5  # left and right of what is drawn
 BAR = 22  # height of a bar
+_DIGIT = 6.2  # width of a character in a label, rather too wide
 _LENGTH = 60  # characters of a name, before it is shortened
 
 
@@ -63,15 +69,31 @@ def units(number: float) -> str:
 
 def facts(rows: Iterable[tuple[str, str, str]]) -> str:
     """Make a table without lines, of cells that are HTML."""
-    cell = "<td style='text-align:left;padding:.1em .6em .1em 0'>{}</td>"
-    lines = "".join(f"<tr>{''.join(map(cell.format, row))}</tr>" for row in rows)
+    cell = "<td style='text-align:left;padding:.1em .6em .1em 0{}'>{}</td>"
+    styles = (";white-space:nowrap", "", "")
+    lines = "".join(f"<tr>{''.join(map(cell.format, styles, row))}</tr>" for row in rows)
     return f"<table style='margin:.3em 0 .6em'>{lines}</table>"
 
 
-def swatch(colour: str, opacity: float = 1) -> str:
+def tint(colour: str) -> str:
+    """Mix the colour of text into another: darker where it is light, lighter where it is dark."""
+    return f"color-mix(in srgb,currentColor 15%,{colour})"
+
+
+def swatch(colour: str, opacity: float = 1, *, tinted: bool = False) -> str:
     """Make a small square of a colour, for a legend."""
+    # What does not know of mixed colours keeps the first.
+    mixed = f";color:{tint(colour)}" if tinted else ""
     faded = f";opacity:{opacity:g}" if opacity != 1 else ""
-    return f"<span style='color:{colour}{faded}'>&#9632;</span>"
+    return f"<span style='color:{colour}{mixed}{faded}'>&#9632;</span>"
+
+
+def beside(left: str, right: str) -> str:
+    """Put two things side by side, or below each other where there is no room."""
+    return (
+        "<div style='display:flex;flex-wrap:wrap;column-gap:2.5em;align-items:flex-start'>"
+        f"<div>{left}</div><div style='flex:1 1 20em'>{right}</div></div>"
+    )
 
 
 def drawing(width: float, height: float, label: str, drawn: Iterable[str]) -> str:
@@ -89,4 +111,14 @@ def outline(x: float, y: float, width: float, height: float) -> str:
     return (
         f"<rect x='{units(x)}' y='{units(y)}' width='{units(width)}' height='{units(height)}' "
         f"fill='none' stroke='currentColor' stroke-opacity='.45' pointer-events='none'/>"
+    )
+
+
+def label(x: float, y: float, width: float, text: str) -> str:
+    """Write on a mark at (x, y), where there is room."""
+    if len(text) * _DIGIT > width:
+        return ""
+    return (
+        f"<text x='{units(x + width / 2)}' y='{units(y + 15)}' text-anchor='middle' "
+        f"fill='#fff' pointer-events='none'>{text}</text>"
     )

@@ -22,7 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._optional import needed
-from ._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, named, outline, shorten, swatch, units
+from ._svg import (
+    BAR,
+    COLOURS,
+    EDGE,
+    FAINT,
+    beside,
+    drawing,
+    facts,
+    named,
+    outline,
+    shorten,
+    swatch,
+    tint,
+    units,
+)
 from ._text import count, size
 from .errors import AccessError, ClosedError
 
@@ -41,8 +55,8 @@ _VALUE = 4096  # bytes of an item, before it is too long to show
 
 # From which share of a cell on, how opaque, and what that is called.
 _STEPS = (
-    (0.0, 0.5, "under 1%"),
-    (0.01, 0.75, "under 100%"),
+    (0.0, 0.65, "under 1%"),
+    (0.01, 0.82, "under 100%"),
     (1.0, 1.0, "all"),
 )
 
@@ -246,8 +260,8 @@ def _contents(array: _Array) -> str:
     while len(cells := _cells(grid, array.dtype.itemsize)) > _ROOM:
         grid = grid.coarser()
     label = f"Map: {_summary(stored, array.nbytes)}"
-    picture = _svg(grid, cells, _colour(array), label)
-    return f"{table}{picture}{_caption(grid, _colour(array))}"
+    picture = _svg(grid, cells, _colour(array), label) + _caption(grid, _colour(array))
+    return table + picture if grid.ndim == 1 else beside(table, picture)
 
 
 def _facts(array: _Array, stored: int, grid: "_Grid | None" = None) -> str:
@@ -271,7 +285,9 @@ def _caption(grid: "_Grid", colour: str) -> str:
         text = f"axes 0 and 1 of {grid.ndim}; {text}, marked if anything behind it is stored"
     if not grid.frame().to_scale:
         text += "; not to scale"
-    legend = ", ".join(f"{swatch(colour, opacity)} {name}" for opacity, name in grid.legend())
+    legend = ", ".join(
+        f"{swatch(colour, opacity, tinted=True)} {name}" for opacity, name in grid.legend()
+    )
     legend = f"stored of a cell: {legend}" if legend else "nothing stored: all reads as zero"
     scale = f"<span style='opacity:.75'>{text}</span>"
     return f"<div style='font-size:.9em'>{scale}<br/>{legend}</div>"
@@ -294,7 +310,7 @@ def _svg(grid: "_Grid", cells: str, colour: str, label: str) -> str:
     )
     marks = (
         f"<g transform='translate({units(left)} {_TOP}) scale({scale})' fill='{colour}' "
-        f"shape-rendering='crispEdges'>{cells}</g>"
+        f"style='fill:{tint(colour)}' shape-rendering='crispEdges'>{cells}</g>"
     )
     return drawing(
         left + max(frame.width, _DIGIT * len(across)) + EDGE,

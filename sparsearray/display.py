@@ -8,26 +8,20 @@ The upper bar of the map is to scale, the lower one is not::
           [########]      [=========]
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
-from ._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, named, outline, swatch, units
+from ._bars import LENGTH, Mark, marks_squeezed, marks_to_scale
+from ._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, label, named, outline, swatch, units
 from ._text import count, size
 from .errors import ClosedError
 from .region import Region
 
-__all__ = ["buffer_html"]
+__all__ = ["buffer_html", "region_html"]
 
-_SLOT = 4  # width of the narrowest mark in the upper bar, in the map's own units
-_SLOTS = 179  # in the upper bar
-_WIDTH = 2 * EDGE + _SLOT * _SLOTS
+_WIDTH = 2 * EDGE + LENGTH
 _TOP, _BOTTOM = 16, 62  # where the bars are
 _HEIGHT = 102
-_TOUCH, _HOLE = 1, 7  # gaps of the lower bar: between regions that touch, and for holes
-_GROUPS = 48  # marks of the lower bar, at most
-_NARROWEST = 6  # of them
-_DIGIT = 6.2  # width of a character in a label, rather too wide
 _ROWS = 40  # of the table of regions
 
 
@@ -40,14 +34,6 @@ class _Buffer(Protocol):
     def address(self) -> int: ...
     @property
     def regions(self) -> tuple[Region, ...]: ...
-
-
-class _Mark(NamedTuple):
-    """A piece of a bar: one region, or several that share it."""
-
-    x: float
-    width: float
-    regions: Sequence[Region]
 
 
 def buffer_html(buffer: _Buffer) -> str:
@@ -75,6 +61,31 @@ def buffer_html(buffer: _Buffer) -> str:
     table = _facts(regions, buffer.nbytes, buffer.address)
     svg = _svg(regions, buffer.nbytes)
     return f"<div><div>{title}</div>{table}{svg}{_table(regions)}</div>"
+
+
+def region_html(region: Region) -> str:
+    """
+    Describe a region as HTML: what its mark on the map says.
+
+    Parameters
+    ----------
+    region : Region
+        Of any buffer.
+
+    Returns
+    -------
+    str
+        A fragment that needs nothing else and is well-formed XML.
+    """
+    access = "writable" if region.writable else "read-only"
+    rows = [
+        ("offset", f"{region.offset:#x}", f"{region.offset:,}"),
+        ("nbytes", size(region.nbytes), _both(region.nbytes)),
+        ("kind", f"{swatch(COLOURS[region.kind])} {region.kind}", access),
+    ]
+    if region.file is not None:
+        rows.append(("file", named(region.file), f"from {_both(region.file_offset or 0)}"))
+    return f"<div><div><b>Region</b></div>{facts(rows)}</div>"
 
 
 # The tables
@@ -126,15 +137,17 @@ def _source(region: Region) -> str:
 
 def _svg(regions: Sequence[Region], nbytes: int) -> str:
     drawn = [
-        *(_draw(mark, _TOP) for mark in _marks_to_scale(regions, nbytes)),
+        *(_draw(mark, _TOP) for mark in _placed(marks_to_scale(regions, nbytes))),
         *_outline(nbytes),
     ]
     height = _BOTTOM - 16
     if regions:
         height = _HEIGHT
-        squeezed = list(_marks_squeezed(regions))
+        squeezed = list(_placed(marks_squeezed(regions)))
         drawn += [_link(mark, nbytes) for mark in squeezed]
-        drawn += [_draw(mark, _BOTTOM) + _label(mark) for mark in squeezed]
+        for mark in squeezed:
+            length = size(sum(region.nbytes for region in mark.regions))
+            drawn += [_draw(mark, _BOTTOM), label(mark.x, _BOTTOM, mark.width, length)]
         drawn += [_caption(mark.x, mark.regions[0]) for mark in squeezed[:1]]
     what = f"{count(len(regions), 'region')} in {size(nbytes)}"
     return drawing(_WIDTH, height, f"Map: {what}", drawn)
@@ -146,48 +159,14 @@ def _outline(nbytes: int) -> Iterator[str]:
     yield (
         f"<text x='{_WIDTH - EDGE:g}' y='{_TOP - 5}' {FAINT} text-anchor='end'>{nbytes:#x}</text>"
     )
-    yield outline(EDGE, _TOP, _WIDTH - 2 * EDGE, BAR)
+    yield outline(EDGE, _TOP, LENGTH, BAR)
 
 
-def _marks_to_scale(regions: Sequence[Region], nbytes: int) -> Iterator[_Mark]:
-    """Place regions where they lie, in whole slots: at least one, however small the region."""
-    slots: list[list[Region]] = [[] for _ in range(_SLOTS)]
-    scale = _SLOTS / nbytes
-    for region in regions:
-        start = round(region.offset * scale)
-        stop = round((region.offset + region.nbytes) * scale)
-        if start == stop:
-            start = min(int(region.offset * scale), _SLOTS - 1)
-            stop = start + 1
-        for slot in slots[start:stop]:
-            slot.append(region)
-    x = EDGE
-    for shared, run in groupby(slots):
-        width = _SLOT * len(list(run))
-        if shared:
-            yield _Mark(x, width, shared)
-        x += width
+def _placed(marks: Iterable[Mark]) -> Iterator[Mark]:
+    return (mark._replace(x=EDGE + mark.x) for mark in marks)
 
 
-def _marks_squeezed(regions: Sequence[Region]) -> Iterator[_Mark]:
-    """Place regions side by side: holes are small gaps, and larger regions are wider."""
-    step = -(-len(regions) // _GROUPS)
-    groups = [regions[i : i + step] for i in range(0, len(regions), step)]
-    gaps = [
-        _TOUCH if a[-1].offset + a[-1].nbytes == b[0].offset else _HOLE for a, b in pairwise(groups)
-    ]
-    room = _WIDTH - 2 * EDGE - sum(gaps) - _NARROWEST * len(groups)
-    # By the fourth root: a page stays visible beside a gigabyte, which is still the larger.
-    weights = [sum(region.nbytes for region in group) ** 0.25 for group in groups]
-    unit = room / sum(weights)
-    x = EDGE
-    for group, weight, gap in zip(groups, weights, [*gaps, 0], strict=True):
-        width = _NARROWEST + unit * weight
-        yield _Mark(x, width, group)
-        x += width + gap
-
-
-def _draw(mark: _Mark, top: int) -> str:
+def _draw(mark: Mark, top: int) -> str:
     """Draw a mark, in one band for each kind that is in it."""
     found = {region.kind for region in mark.regions}
     kinds = [kind for kind in COLOURS if kind in found]
@@ -200,9 +179,9 @@ def _draw(mark: _Mark, top: int) -> str:
     return f"<g><title>{_hover(mark.regions)}</title>{bands}</g>"
 
 
-def _link(mark: _Mark, nbytes: int) -> str:
+def _link(mark: Mark, nbytes: int) -> str:
     """Draw the shadow of a mark of the lower bar, from where it lies in the upper one."""
-    scale = _SLOT * _SLOTS / nbytes
+    scale = LENGTH / nbytes
     last = mark.regions[-1]
     left = EDGE + mark.regions[0].offset * scale
     right = max(EDGE + (last.offset + last.nbytes) * scale, left + 1)
@@ -211,17 +190,6 @@ def _link(mark: _Mark, nbytes: int) -> str:
         f"{units(mark.x + mark.width)},{_BOTTOM} {units(mark.x)},{_BOTTOM}"
     )
     return f"<polygon points='{points}' fill='currentColor' fill-opacity='.1'/>"
-
-
-def _label(mark: _Mark) -> str:
-    """Write how large a mark of the lower bar is, where there is room."""
-    text = size(sum(region.nbytes for region in mark.regions))
-    if len(text) * _DIGIT > mark.width:
-        return ""
-    return (
-        f"<text x='{units(mark.x + mark.width / 2)}' y='{_BOTTOM + 15}' text-anchor='middle' "
-        f"fill='#fff' pointer-events='none'>{text}</text>"
-    )
 
 
 def _caption(x: float, first: Region) -> str:

@@ -31,3 +31,8 @@ class Region(NamedTuple):
     """The file behind it, as it was called when it was first mapped; None for memory."""
     file_offset: int | None
     """Where in the file the region begins, in bytes; None for memory."""
+
+    def _repr_html_(self) -> str:
+        from .display import region_html
+
+        return region_html(self)

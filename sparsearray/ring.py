@@ -424,6 +424,11 @@ class Ring(Closing):
         state = "closed" if self.closed else f"{self.pushed} pushed"
         return f"<Ring{name} of {self.count} {self.dtype}{asked}, {state}>"
 
+    def _repr_html_(self) -> str:
+        from .ring_display import ring_html
+
+        return ring_html(self)
+
 
 def _overrun(start: int, n: int, oldest: int) -> OverrunError:
     return OverrunError(f"items {start} to {start + n}: the oldest that is left is {oldest}")

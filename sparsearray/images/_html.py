@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sparsearray._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, named, swatch, units
+from sparsearray._svg import (
+    BAR,
+    COLOURS,
+    EDGE,
+    FAINT,
+    drawing,
+    facts,
+    label,
+    named,
+    swatch,
+    units,
+)
 from sparsearray._text import count, size
 
 from .segment import Segment
@@ -14,16 +26,16 @@ from .segment import Segment
 if TYPE_CHECKING:
     from .image import Image
 
-__all__ = ["image_html"]
+__all__ = ["KINDS", "LENGTH", "Mark", "image_html", "kind_of", "marks", "segment_html"]
 
-_WIDTH = 2 * EDGE + 716
+LENGTH = 716  # of the bar
 _TOP = 16
 _TOUCH, _GAP = 1, 7  # between segments that touch, and others
 _NARROWEST = 3
 _GROUPS = 70  # marks, at most
 _ROWS = 60  # of the table
 # By what the process may do there.
-_KINDS = {
+KINDS = {
     "code": COLOURS["raw"],
     "writable": COLOURS["private"],
     "read-only": COLOURS["file"],
@@ -53,7 +65,30 @@ def image_html(image: Image) -> str:
     return f"<div><div>{title}</div>{_facts(image, segments)}{_svg(segments)}{table}</div>"
 
 
-def _kind(segment: Segment) -> str:
+def segment_html(segment: Segment) -> str:
+    """
+    Describe a segment as HTML: a fragment that needs nothing else and is well-formed XML.
+
+    Parameters
+    ----------
+    segment : Segment
+        Of any image.
+    """
+    kind = kind_of(segment)
+    inside, total = segment.nbytes_in_file, segment.nbytes
+    place = "as text" if segment.file_offset is None else f"from {segment.file_offset:#x}"
+    rows = [
+        ("address", f"{segment.address:#x}", f"to {segment.address + total:#x}"),
+        ("nbytes", size(total), f"{total:#x} ({total:,})"),
+        ("in the file", size(inside), f"{named(segment.file)} {place}" if inside else ""),
+        ("kind", f"{swatch(KINDS[kind])} {kind}", escape(segment.permissions)),
+    ]
+    if segment.name is not None:
+        rows.append(("name", named(segment.name), ""))
+    return f"<div><div><b>Segment</b></div>{facts(rows)}</div>"
+
+
+def kind_of(segment: Segment) -> str:
     if not segment.nbytes_in_file:
         return "not in the file"
     if "x" in segment.permissions:
@@ -71,50 +106,67 @@ def _facts(image: Image, segments: Sequence[Segment]) -> str:
         bits = 8 * image.pointer.itemsize
         rows.append(("pointer", f"{bits} bits", f"{image.byteorder}-endian"))
     rows.append(("there", size(image.nbytes), f"{image.nbytes:#x} ({image.nbytes:,})"))
-    for kind, colour in _KINDS.items():
-        found = [segment.nbytes for segment in segments if _kind(segment) == kind]
+    for kind, colour in KINDS.items():
+        found = [segment.nbytes for segment in segments if kind_of(segment) == kind]
         if found:
             text = count(len(found), "segment")
             rows.append((f"{swatch(colour)} {kind}", size(sum(found)), text))
     return facts(rows)
 
 
-def _svg(segments: Sequence[Segment]) -> str:
-    """Draw segments side by side, in the order of their addresses; larger ones are wider."""
+class Mark(NamedTuple):
+    """A piece of the bar: one segment, or several that share it."""
+
+    x: float
+    width: float
+    segments: Sequence[Segment]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What there is of it."""
+        found = {kind_of(segment) for segment in self.segments}
+        return [kind for kind in KINDS if kind in found]
+
+
+def marks(segments: Sequence[Segment]) -> Iterator[Mark]:
+    """Place segments side by side, in the order of their addresses; larger ones are wider."""
     step = -(-len(segments) // _GROUPS)
     groups = [segments[i : i + step] for i in range(0, len(segments), step)]
     gaps = [
         _TOUCH if a[-1].address + a[-1].nbytes == b[0].address else _GAP
         for a, b in pairwise(groups)
     ]
-    room = _WIDTH - 2 * EDGE - sum(gaps) - _NARROWEST * len(groups)
+    room = LENGTH - sum(gaps) - _NARROWEST * len(groups)
     # By the fourth root: a page stays visible beside a gigabyte, which is still the larger.
     weights = [sum(segment.nbytes for segment in group) ** 0.25 for group in groups]
     unit = room / max(sum(weights), 1)
-    drawn: list[str] = []
-    x = EDGE
+    x = 0.0
     for group, weight, gap in zip(groups, weights, [*gaps, 0], strict=True):
         width = _NARROWEST + unit * weight
-        drawn += _draw(group, x, width)
+        yield Mark(x, width, group)
         x += width + gap
+
+
+def _svg(segments: Sequence[Segment]) -> str:
+    """Draw segments side by side, with the first and the last address above them."""
+    drawn = [part for mark in marks(segments) for part in _draw(mark)]
     first, last = segments[0], segments[-1]
     drawn.append(f"<text x='{EDGE}' y='{_TOP - 5}' {FAINT}>{first.address:#x}</text>")
     drawn.append(
-        f"<text x='{_WIDTH - EDGE:g}' y='{_TOP - 5}' {FAINT} text-anchor='end'>"
+        f"<text x='{EDGE + LENGTH}' y='{_TOP - 5}' {FAINT} text-anchor='end'>"
         f"{last.address + last.nbytes:#x}</text>"
     )
     what = f"Map: {count(len(segments), 'segment')}, gaps squeezed"
-    return drawing(_WIDTH, _TOP + BAR + 2, what, drawn)
+    return drawing(LENGTH + 2 * EDGE, _TOP + BAR + 2, what, drawn)
 
 
-def _draw(group: Sequence[Segment], x: float, width: float) -> Iterator[str]:
-    found = {_kind(segment) for segment in group}
-    kinds = [kind for kind in _KINDS if kind in found]
-    height = BAR / len(kinds)
+def _draw(mark: Mark) -> Iterator[str]:
+    x, width, group = EDGE + mark.x, mark.width, mark.segments
+    height = BAR / len(mark.kinds)
     bands = "".join(
         f"<rect x='{units(x)}' y='{units(_TOP + i * height)}' width='{units(width)}' "
-        f"height='{units(height)}' fill='{_KINDS[kind]}'/>"
-        for i, kind in enumerate(kinds)
+        f"height='{units(height)}' fill='{KINDS[kind]}'/>"
+        for i, kind in enumerate(mark.kinds)
     )
     first, last = group[0], group[-1]
     lines = [
@@ -123,6 +175,7 @@ def _draw(group: Sequence[Segment], x: float, width: float) -> Iterator[str]:
         *(f"{segment.permissions} {_name(segment)}" for segment in group[:8]),
     ]
     yield f"<g><title>{'&#10;'.join(lines)}</title>{bands}</g>"
+    yield label(x, _TOP, width, lines[1])
 
 
 def _table(segments: Sequence[Segment]) -> str:

@@ -33,3 +33,8 @@ class Segment(NamedTuple):
     """Where in it the bytes begin; None where it has them as text."""
     name: str | None
     """In core dumps: the file that the process had mapped there, if it is known."""
+
+    def _repr_html_(self) -> str:
+        from ._html import segment_html
+
+        return segment_html(self)
