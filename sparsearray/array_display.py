@@ -369,8 +369,10 @@ def _plot_axes(ax: Any, grid: "_Grid") -> None:
     ax.set_box_aspect(frame.height / frame.width)
     ax.set_xlim(0, grid.columns.length)
     ax.set_ylim(grid.rows.length, 0)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True, nbins=4)
+    room = int(frame.width / (_DIGIT * len(f"{grid.columns.length:,}")))
+    for axis, bins in ((ax.xaxis, min(max(room - 1, 1), 4)), (ax.yaxis, 4)):
+        axis.get_major_locator().set_params(integer=True, nbins=bins)
+        axis.set_major_formatter(lambda at, _: f"{int(at):,}")
     scale = "" if frame.to_scale else " (not to scale)"
     ax.set_xlabel(f"axis {min(grid.ndim, 2) - 1}{scale}")
     if grid.ndim == 1:

@@ -570,6 +570,30 @@ class SparseBuffer(FileBacking, Closing):
 
         return buffer_html(self)
 
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Draw where it has something mapped, with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        ClosedError
+            The buffer is closed.
+        """
+        from .buffer_plot import plot_buffer
+
+        return plot_buffer(self, ax)
+
 
 def _new_cell() -> Any:
     """

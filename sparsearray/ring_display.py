@@ -71,10 +71,8 @@ def ring_html(ring: _Ring) -> str:
 
 def _svg(length: int, oldest: int, pushed: int) -> str:
     """Draw the memory of a ring, and in it what is there."""
-    drawn = [
-        f"<text x='{EDGE}' y='{_TOP - 5}' {FAINT}>memory of {count(length, 'item')}; "
-        "the next goes behind the newest</text>"
-    ]
+    caption = f"memory of {count(length, 'item')}; the next goes behind the newest"
+    drawn = [f"<text x='{EDGE}' y='{_TOP - 5}' {FAINT}>{caption}</text>"]
     for start, stop, opacity, what in _parts(length, oldest, pushed):
         left = EDGE + _LENGTH * (start % length) / length
         right = left + _LENGTH * (stop - start) / length

@@ -89,6 +89,7 @@ def segment_html(segment: Segment) -> str:
 
 
 def kind_of(segment: Segment) -> str:
+    """Tell by which of `KINDS` a segment is drawn."""
     if not segment.nbytes_in_file:
         return "not in the file"
     if "x" in segment.permissions:

@@ -516,6 +516,30 @@ class Image(Closing):
 
         return image_html(self)
 
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Draw which segments it has, with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib Axes
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        ClosedError
+            The image is closed.
+        """
+        from ._plot import plot_image
+
+        return plot_image(self, ax)
+
 
 def _place(operation: str, address: int, nbytes: int) -> str:
     return place(operation, address, nbytes).replace(" at ", " at address ")
