@@ -93,6 +93,16 @@ def test_long_dtypes_are_shortened():
     assert "'field250'" not in text
 
 
+def test_nothing_reaches_further():
+    """No rules of style, ids, classes, scripts or addresses: a page can have many of these."""
+    array = Facts((5, 7), [((1, 2), (3, 4))])
+    tags = {element.tag.removeprefix(SVG) for element in parse(array).iter()}
+    assert not tags & {"style", "script", "link", "image", "img", "use"}
+    names = {name for element in parse(array).iter() for name in element.attrib}
+    assert not {one for one in names if one in ("id", "class", "href") or one.startswith("on")}
+    assert "url(" not in array_html(array)
+
+
 def test_no_colours_of_the_page():
     """Text is in the colour of its surroundings, and nothing has a background."""
     array = Facts((5, 7), [((1, 2), (3, 4))])

@@ -281,3 +281,28 @@ def test_no_colours_of_the_page():
     assert "background" not in html
     colours = {text.get("fill") for text in parse(Facts(TIB, [memory(0, P)])).iter(f"{SVG}text")}
     assert colours == {"currentColor", "#fff"}  # white only on a mark
+
+
+# A region
+
+
+def region_text(region):
+    """Return the text that is shown of a region, which must be well-formed."""
+    root = ET.fromstring(region._repr_html_())  # noqa: S314 - our own
+    return " ".join(" ".join(root.itertext()).split())
+
+
+def test_region_of_memory():
+    """A region says where it is, how long, and what of."""
+    text = region_text(Region(3 * P, 2 * P, "private", True, None, None))
+    assert f"offset {3 * P:#x} {3 * P:,}" in text
+    assert f"nbytes 8 KiB {2 * P:#x} ({2 * P:,})" in text
+    assert "kind ■ private writable" in text
+    assert "file" not in text
+
+
+def test_region_of_a_file():
+    """A region of a file says which, whatever it is called, and from where."""
+    text = region_text(Region(0, P, "file", False, "/data/<b>&", 5 * P))
+    assert "kind ■ file read-only" in text
+    assert f"file '/data/<b>&' from {5 * P:#x} ({5 * P:,})" in text

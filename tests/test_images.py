@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sparsearray import AccessError, ClosedError
 from sparsearray._memory import available_memory
-from sparsearray.images import open_raw
+from sparsearray.images import Segment, open_raw
 
 from .elf_files import CLEAN, need
 
@@ -580,3 +580,17 @@ def test_html(image):
     assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == 8
     made.close()
     assert "closed" in made._repr_html_()
+
+
+def test_html_of_a_segment(make_file):
+    """Of a segment notebooks show where it lies, in memory and in the file, and what it may do."""
+    path, _ = make_file(100)
+    segment = Segment(0x1000, 0x80, 0x40, "r-x", str(path), 0x20, "<lib&>")
+    root = ET.fromstring(segment._repr_html_())  # noqa: S314 - our own
+    text = " ".join(" ".join(root.itertext()).split())
+    assert "address 0x1000 to 0x1080" in text
+    assert "nbytes 128 bytes 0x80 (128)" in text
+    assert "in the file 64 bytes" in text
+    assert "from 0x20 kind ■ code r-x name '<lib&>'" in text
+    text = "".join(ET.fromstring(segment._replace(nbytes_in_file=0)._repr_html_()).itertext())  # noqa: S314
+    assert "■ not in the file" in text
