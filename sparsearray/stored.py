@@ -319,6 +319,56 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
 
     # Elsewhere
 
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """
+        Hand all of it to another library: as a window, of a TiledArray as a copy.
+
+        `numpy.from_dlpack`, `torch.from_dlpack` and their like call it. What they make of a window
+        is a window: it holds the memory where it is.
+
+        Parameters
+        ----------
+        stream, max_version, dl_device : optional
+            As of `numpy.ndarray`, which knows what to say to them.
+        copy : bool, optional
+            Always, never, or where it has to be.
+
+        Raises
+        ------
+        BufferError
+            It would have to be copied, and `copy` is False; DLPack knows no such items (records,
+            text, dates, those of another byte order); or it cannot be written to, and the other
+            library knows no such arrays.
+        MemoryError
+            The copy would not fit.
+        ClosedError, AccessError
+            As `SparseBuffer.window`.
+
+        References
+        ----------
+        https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
+        """
+        try:
+            dense = np.asarray(self, copy=copy)
+        except ValueError as error:
+            if copy is not False:
+                raise
+            raise BufferError(str(error)) from None
+        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
+        return dense.__dlpack__(**{k: v for k, v in asked.items() if v is not None})
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Tell where it lies, in DLPack's numbers: in main memory."""
+        kind, number = np.empty(0).__dlpack_device__()
+        return int(kind), int(number)
+
     def retile(self, tiles: Any, *, progress: bool = False) -> Any:
         """
         Copy what is stored into an array of another layout, in memory; holes stay holes.
