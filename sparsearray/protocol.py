@@ -166,15 +166,26 @@ class NumpyFunctions(NDArrayOperatorsMixin):
         """The imaginary parts, in an array of their own: unlike numpy's this is no window."""
         return np.imag(self)
 
-    def astype(self, dtype: DTypeLike, *, casting: Any = "unsafe") -> Self:
+    def astype(self, dtype: DTypeLike, *, casting: Any = "unsafe", copy: bool = True) -> Self:
         """
         Convert every item, keeping the holes.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Of the array that is made.
+        casting : str
+            What may be converted, as of `numpy.ndarray.astype`.
+        copy : bool
+            False gives the array itself where it has the dtype already.
 
         Raises
         ------
         TypeError
             `casting` does not allow it, or the dtype holds objects.
         """
+        if not copy and self.dtype == np.dtype(dtype):
+            return self
         made: Self = elementwise.astype(self, dtype, casting=casting)
         return made
 

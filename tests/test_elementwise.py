@@ -334,6 +334,14 @@ def test_a_refusal_names_what_would_fill() -> None:
         dense += sparsearray.zeros(3)
 
 
+def test_astype_without_a_copy() -> None:
+    """Gives the array itself where there is nothing to convert."""
+    array, dense = make("f4")
+    assert array.astype("f4", copy=False) is array
+    assert array.astype("f4") is not array
+    same(array.astype("f8", copy=False), dense.astype("f8"))
+
+
 CHOICES: dict[str, Callable[[Any, Any], Any]] = {
     "mask, 0, a": lambda a, _: np.where(np.isnan(a), 0, a),
     "mask, a, other": lambda a, b: np.where(a > 1, a, b),
