@@ -198,9 +198,37 @@ def test_a_pyramid(tiles):
     assert levels[0].nbytes_stored == before
 
 
-def test_infinities_want_limits():
-    """Of a small array with a NaN napari would ask which are finite: that fills, and is refused."""
-    a = sparsearray.zeros((40, 50))
-    a[3, 4] = np.nan
-    with pytest.raises(TypeError, match="np.isfinite would fill the holes"):
-        a[np.isfinite(a)]
+@pytest.fixture
+def viewer(monkeypatch):
+    """Give napari's viewer without a window."""
+    reason = "napari brings a hundred packages along: what it asks is asked above, too"
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    components = pytest.importorskip("napari.components", reason=reason)
+    return components.ViewerModel()
+
+
+@layouts
+@pytest.mark.slow
+@pytest.mark.usefixtures("told_pages")
+@pytest.mark.filterwarnings("ignore")  # of its hundred packages
+def test_napari_itself(viewer, tiles):
+    """It shows planes of a volume of 256 GiB, a pyramid, and labels that can be painted."""
+    a = sparsearray.zeros(VOLUME, "u2", tiles=tiles)
+    a[2048, 4000:4100, 4000:4200] = 7
+    before = a.nbytes_stored
+    layer = viewer.add_image(a)
+    assert layer.data is a
+    viewer.dims.set_point(0, 2048)
+    assert layer._slice.image.view.sum(dtype=int) == 7 * 100 * 200
+    viewer.dims.set_point(0, 7)
+    assert not layer._slice.image.view.any()
+    assert a.nbytes_stored == before
+
+    levels = [sparsearray.zeros((1 << 17 >> k, 1 << 15 >> k), tiles=tiles) for k in range(8)]
+    pyramid = viewer.add_image(levels, multiscale=True, contrast_limits=(0, 1))
+    assert pyramid.multiscale
+    assert sum(level.nbytes_stored for level in levels) == 0
+
+    labels = sparsearray.zeros((8, 400, 300), "i4", tiles=tiles)
+    viewer.add_labels(labels).paint((3, 100, 50), 4)
+    assert labels[3, 100, 50] == 4
