@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from .errors import AccessError
 
 __all__ = ["StoredArray"]
+
+
+class Flags(NamedTuple):
+    """The two of numpy's flags that an array with holes has; they cannot be set."""
+
+    writeable: bool
+    owndata: bool
 
 
 class StoredArray(NumpyFunctions, Conversions, Closing):
@@ -139,6 +146,19 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
     def nbytes(self) -> int:
         """Bytes of all items, stored or not."""
         return self.size * self.itemsize
+
+    @property
+    def flags(self) -> Flags:
+        """
+        What other libraries ask of `numpy.ndarray.flags`: whether it can be set, and is no view.
+
+        Examples
+        --------
+        >>> import sparsearray
+        >>> sparsearray.zeros(3).flags
+        Flags(writeable=True, owndata=True)
+        """
+        return Flags(self.mode != "r", owndata=True)
 
     def extents(self) -> NDArray[np.int64]:
         """

@@ -244,6 +244,27 @@ def test_files(tmp_path):
 
 # What is refused
 
+
+@layouts
+def test_setting_a_read_only_array(tmp_path, tiles):
+    """The error is that of the array, which says why."""
+    path = tmp_path / "a.npy"
+    sparsearray.save(path, sparsearray.zeros((64, 64), tiles=tiles))
+    with sparsearray.open(path) as a:
+        assert not a.flags.writeable
+        with pytest.raises(ValueError, match=r"read-only: .*a\.npy' was opened with mode 'r'"):
+            xr.DataArray(a, dims=("y", "x"))[3, 4] = 1
+
+
+@layouts
+def test_setting_what_does_not_fit(tiles):
+    """So is that of a value of another shape."""
+    a, d = terabyte(tiles)
+    assert a.flags.writeable
+    with pytest.raises(ValueError, match="sequence|broadcast|inhomogeneous"):
+        d[3, :3] = (1, 2)
+
+
 REFUSED = {
     "d + 1": (lambda d: d + 1, "np.add would fill the holes"),
     "where": (lambda d: d.where(d > 0), "np.where would fill the holes, with nan"),
