@@ -28,8 +28,9 @@ _GAP = 2
 class _Ring(Protocol):
     count: int
     dtype: np.dtype[Any]
-    name: str | None
 
+    @property
+    def name(self) -> str | None: ...
     @property
     def pushed(self) -> int: ...
     @property
