@@ -6,7 +6,6 @@ import importlib
 import inspect
 import io
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,14 @@ import sparsearray
 import sparsearray.images
 import sparsearray.testing
 
+from .example_needs import missing_for
+
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("docs/**/*.md"))]
 API = (ROOT / "docs/api.md").read_text()
 # What a fence may be called: examples that run, commands and drawings, and what Sphinx reads.
 RUN = ("pycon", "python")
 FENCES = {*RUN, "bash", "text", "{eval-rst}", "{toctree}", "{raw} html"}
-# The packages of our modules for other libraries, where they are called otherwise.
-PACKAGES = {"hdf5": "h5py"}
 
 
 def read_blocks(page: str) -> list[tuple[int, str, str]]:
@@ -31,17 +30,6 @@ def read_blocks(page: str) -> list[tuple[int, str, str]]:
     text = (ROOT / page).read_text()
     found = re.finditer(r"^(`{3,})(.*)\n((?:.*\n)*?)\1$", text, re.MULTILINE)
     return [(text.count("\n", 0, one.start(3)), one[2], one[3]) for one in found]
-
-
-def packages_of(code: str) -> set[str]:
-    """Return what a page's examples import that is not installed with us."""
-    imported = set(re.findall(r"^(?:>>> |\.\.\. )? *(?:import|from) (\w+)", code, re.MULTILINE))
-    known = sys.stdlib_module_names | {"numpy", "cffi", "sparsearray"}
-    ours = re.findall(r"sparsearray\.interop\.(\w+)|\.to_(dask|zarr|hdf5)\(", code)
-    names = imported | {one or two for one, two in ours}
-    if "sparsearray.images import open_elf" in code:
-        names.add("elftools")
-    return {PACKAGES.get(name, name) for name in names - known}
 
 
 def run_printing(source: str, page: str, names: dict[str, object]) -> None:
@@ -91,8 +79,9 @@ def test_examples_run(page, tmp_path, monkeypatch):
     """The examples of a page give what they say, from top to bottom."""
     monkeypatch.chdir(tmp_path)
     blocks = [block for block in read_blocks(page) if block[1] in RUN]
-    for package in sorted(packages_of("".join(source for *_rest, source in blocks))):
-        pytest.importorskip(package, reason=f"the page is about {package}")
+    missing = missing_for("".join(source for *_rest, source in blocks))
+    if missing:
+        pytest.skip(f"its examples need {', '.join(missing)}")
     names: dict[str, object] = {}
     for line, language, source in blocks:
         if language == "python":
@@ -112,7 +101,9 @@ def test_no_other_python(page):
 
 def test_readme_has_examples():
     """The README shows what it prints."""
-    programs = [source for _line, language, source in read_blocks("README.md") if language == "python"]
+    programs = [
+        source for _line, language, source in read_blocks("README.md") if language == "python"
+    ]
     assert "print(" in "".join(programs)
 
 
