@@ -107,6 +107,19 @@ def test_readme_has_examples():
     assert "print(" in "".join(programs)
 
 
+def test_figures_are_written_once():
+    """The README's figures are rows of the page that has them all, word by word."""
+    _before, section = (ROOT / "README.md").read_text().split("## How fast\n")
+    rows = re.findall(r"^\| .*[0-9].* \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert rows
+    assert set(rows) <= set((ROOT / "docs/performance.md").read_text().splitlines())
+
+
+def test_notebooks_are_pages():
+    """The site shows each notebook: its folder leads to where they are."""
+    assert (ROOT / "docs/notebooks").resolve() == ROOT / "notebooks"
+
+
 @pytest.mark.parametrize("name", sparsearray.__all__)
 def test_every_name_is_in_the_reference(name):
     """Every name of the package has a directive."""
