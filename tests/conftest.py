@@ -49,7 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip examples of docstrings that need what is not installed."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
-            missing = missing_for("".join(one.source for one in item.dtest.examples))
+            # The name tells the module, so that its examples need not import its library.
+            missing = missing_for(
+                item.dtest.name + "\n" + "".join(one.source for one in item.dtest.examples)
+            )
             if missing:
                 item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
 

@@ -28,7 +28,7 @@ def missing_for(code: str) -> list[str]:
     `to_zarr`.
     """
     imported = re.findall(r"^(?:>>> |\.\.\. )? *(?:import|from) (\w+)", code, re.MULTILINE)
-    ours = re.findall(r"\b(?:interop\.(\w+)|(open_(?:elf|ihex|srec))\()", code)
+    ours = re.findall(r"\b(?:interop\.([a-z]\w*)|(open_(?:elf|ihex|srec))\()", code)
     methods = re.findall(r"\.(to_\w+)\(", code)
     names = set(imported) | {one or two for one, two in ours}
     names |= {_METHODS[method] for method in methods if method in _METHODS}
