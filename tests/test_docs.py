@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import io
+import pkgutil
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import sparsearray
 import sparsearray.images
+import sparsearray.interop
 import sparsearray.testing
 
 from .example_needs import missing_for
@@ -139,6 +141,19 @@ def test_every_name_of_images_is_in_the_reference(name):
     """And every name of `sparsearray.images`."""
     _before, _module, after = API.partition(".. currentmodule:: sparsearray.images\n")
     assert re.search(rf"^\.\. auto(class|function):: {name}\b", after, re.MULTILINE)
+
+
+INTEROP = [one.name for one in pkgutil.iter_modules(sparsearray.interop.__path__)]
+
+
+@pytest.mark.parametrize("name", [one for one in INTEROP if not one.startswith("_")])
+def test_every_name_of_interop_is_in_the_reference(name):
+    """And every name of each module for another library, behind the module's."""
+    module = importlib.import_module(f"sparsearray.interop.{name}")
+    _before, _module, after = API.partition(f".. currentmodule:: {module.__name__}\n")
+    section = after.partition("\n.. currentmodule::")[0]
+    directives = re.findall(r"^\.\. auto(?:class|function):: (\w+)", section, re.MULTILINE)
+    assert sorted(directives) == sorted(module.__all__)
 
 
 def find(name: str) -> type:
