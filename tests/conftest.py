@@ -19,6 +19,7 @@ import pytest
 from sparsearray import Region, SparseBuffer, UnsupportedError
 from sparsearray.testing import ModelBuffer
 
+from .example_needs import missing_for
 from .sparse_files import DATA, PAGES, Storage, data_pages
 
 # An assert that fails in one of these says what it compared, as one in a test does.
@@ -42,6 +43,18 @@ def failure(call, *arguments):
         return error
     raise SystemExit(f"{call} raised nothing")
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip examples of docstrings that need what is not installed."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            # The name tells the module, so that its examples need not import its library.
+            missing = missing_for(
+                item.dtest.name + "\n" + "".join(one.source for one in item.dtest.examples)
+            )
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
 
 
 class Mapping(NamedTuple):

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import io
+import pkgutil
 import re
 from pathlib import Path
 
@@ -13,22 +14,42 @@ import pytest
 
 import sparsearray
 import sparsearray.images
+import sparsearray.interop
 import sparsearray.testing
 
+from .example_needs import missing_for
+
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/index.md", "docs/guide.md", "docs/api.md")
+PAGES = ["README.md", *sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("docs/**/*.md"))]
 API = (ROOT / "docs/api.md").read_text()
+# What a fence may be called: examples that run, commands and drawings, and what Sphinx reads.
+RUN = ("pycon", "python")
+FENCES = {*RUN, "bash", "text", "{eval-rst}", "{toctree}", "{raw} html"}
 
 
-def read_blocks(page: str, language: str) -> str:
-    """Return the code blocks of a page, each at its lines; what lies between is blank."""
-    lines, inside = [], False
-    for line in (ROOT / page).read_text().splitlines():
-        fence = line.startswith("```")
-        lines.append(line if inside and not fence else "")
-        if fence:
-            inside = line == f"```{language}"
-    return "\n".join(lines) + "\n"
+def read_blocks(page: str) -> list[tuple[int, str, str]]:
+    """Return the fenced blocks of a page: their first lines' numbers, what they are called, texts."""
+    text = (ROOT / page).read_text()
+    found = re.finditer(r"^(`{3,})(.*)\n((?:.*\n)*?)\1$", text, re.MULTILINE)
+    return [(text.count("\n", 0, one.start(3)), one[2], one[3]) for one in found]
+
+
+def run_printing(source: str, page: str, names: dict[str, object]) -> None:
+    """Run a program whose prints have beside them, as a comment, what they print."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(source, str(ROOT / page), "exec"), names)  # noqa: S102 - our own
+    expected = re.findall(r"^ *print\(.*\)  # (.*)$", source, re.MULTILINE)
+    assert printed.getvalue().splitlines() == expected
+
+
+def run_session(source: str, page: str, line: int, names: dict[str, object]) -> dict[str, object]:
+    """Run a session of the interpreter, and return the names there are after it."""
+    test = doctest.DocTestParser().get_doctest(source, names, page, str(ROOT / page), line)
+    said = io.StringIO()
+    doctest.DocTestRunner(verbose=False).run(test, out=said.write, clear_globs=False)
+    assert not said.getvalue(), said.getvalue()
+    return test.globs
 
 
 def public_names(thing: type) -> set[str]:
@@ -54,38 +75,51 @@ def in_attributes_section(thing: type) -> set[str]:
     return set(re.findall(r"^(\w+) : ", section[1], re.MULTILINE)) if section else set()
 
 
+@pytest.mark.usefixtures("told_pages")
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_run(page, linux_core):
+def test_examples_run(page, tmp_path, monkeypatch):
     """The examples of a page give what they say, from top to bottom."""
-    if not linux_core:
-        pytest.skip("the examples show what the core knows on Linux")
-    test = doctest.DocTestParser().get_doctest(
-        read_blocks(page, "pycon"), {}, page, str(ROOT / page), 0
-    )
-    said = io.StringIO()
-    doctest.DocTestRunner(verbose=False).run(test, out=said.write)
-    assert not said.getvalue(), said.getvalue()
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for block in read_blocks(page) if block[1] in RUN]
+    missing = missing_for("".join(source for *_rest, source in blocks))
+    if missing:
+        pytest.skip(f"its examples need {', '.join(missing)}")
+    names: dict[str, object] = {}
+    for line, language, source in blocks:
+        if language == "python":
+            run_printing("\n" * line + source, page, names)
+        else:
+            names = run_session(source, page, line, names)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_other_python(page):
     """Every example of a page is one that runs."""
-    text = (ROOT / page).read_text()
-    assert text.count(">>> ") == read_blocks(page, "pycon").count(">>> ")
-    assert "```python" not in text
+    blocks = read_blocks(page)
+    assert {language for _line, language, _source in blocks} <= FENCES
+    in_sessions = "".join(source for _line, language, source in blocks if language == "pycon")
+    assert (ROOT / page).read_text().count(">>> ") == in_sessions.count(">>> ")
 
 
-@pytest.mark.usefixtures("told_pages")
-def test_readme_runs(tmp_path, monkeypatch):
-    """The README's example prints what its comments say."""
-    monkeypatch.chdir(tmp_path)
-    source = read_blocks("README.md", "python")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(source, str(ROOT / "README.md"), "exec"), {})  # noqa: S102 - our own
-    expected = re.findall(r"^ *print\(.*\)  # (.*)$", source, re.MULTILINE)
-    assert expected
-    assert printed.getvalue().splitlines() == expected
+def test_readme_has_examples():
+    """The README shows what it prints."""
+    programs = [
+        source for _line, language, source in read_blocks("README.md") if language == "python"
+    ]
+    assert "print(" in "".join(programs)
+
+
+def test_figures_are_written_once():
+    """The README's figures are rows of the page that has them all, word by word."""
+    _before, section = (ROOT / "README.md").read_text().split("## How fast\n")
+    rows = re.findall(r"^\| .*[0-9].* \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert rows
+    assert set(rows) <= set((ROOT / "docs/performance.md").read_text().splitlines())
+
+
+def test_notebooks_are_pages():
+    """The site shows each notebook: its folder leads to where they are."""
+    assert (ROOT / "docs/notebooks").resolve() == ROOT / "notebooks"
 
 
 @pytest.mark.parametrize("name", sparsearray.__all__)
@@ -107,6 +141,19 @@ def test_every_name_of_images_is_in_the_reference(name):
     """And every name of `sparsearray.images`."""
     _before, _module, after = API.partition(".. currentmodule:: sparsearray.images\n")
     assert re.search(rf"^\.\. auto(class|function):: {name}\b", after, re.MULTILINE)
+
+
+INTEROP = [one.name for one in pkgutil.iter_modules(sparsearray.interop.__path__)]
+
+
+@pytest.mark.parametrize("name", [one for one in INTEROP if not one.startswith("_")])
+def test_every_name_of_interop_is_in_the_reference(name):
+    """And every name of each module for another library, behind the module's."""
+    module = importlib.import_module(f"sparsearray.interop.{name}")
+    _before, _module, after = API.partition(f".. currentmodule:: {module.__name__}\n")
+    section = after.partition("\n.. currentmodule::")[0]
+    directives = re.findall(r"^\.\. auto(?:class|function):: (\w+)", section, re.MULTILINE)
+    assert sorted(directives) == sorted(module.__all__)
 
 
 def find(name: str) -> type:
@@ -158,15 +205,16 @@ def test_the_reference_has_nothing_else():
                 thing = getattr(thing, part)
 
 
-def test_links_between_pages():
-    """Links to other pages and their headings lead somewhere."""
-    for page in PAGES:
-        for target, anchor in re.findall(
-            r"\]\((\w+\.md)(?:#([\w-]+))?\)", (ROOT / page).read_text()
-        ):
-            text = (ROOT / "docs" / target).read_text()
-            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-            assert not anchor or anchor in [one.lower().replace(" ", "-") for one in headings]
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """Links to other files of the repository, and to headings of pages, are to what there is."""
+    for target, anchor in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", (ROOT / page).read_text()):
+        path = (ROOT / page).parent / target
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings]
+            assert anchor in slugs, (target, anchor)
 
 
 def test_all_functions_are_listed():

@@ -4,9 +4,10 @@ import resource
 import shutil
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
+
+nbformat = pytest.importorskip("nbformat", reason="notebooks are read by nbformat")
+nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 
@@ -32,7 +33,7 @@ def test_runs_from_start_to_end(path: Path, tmp_path: Path) -> None:
     run = nbformat.read(path, as_version=4)
     # In a folder of its own: the source tree holds no native module.
     # What a cell prints arrives in as many pieces as its timing makes: one of them.
-    client = NotebookClient(
+    client = nbclient.NotebookClient(
         run,
         timeout=120,
         coalesce_streams=True,
