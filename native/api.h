@@ -104,6 +104,7 @@ typedef struct {
 typedef struct {
     uint64_t device;
     uint64_t inode;
+    uint64_t nbytes;
     char start[8]; /* its first bytes */
 } sa_found_file;
 
