@@ -49,6 +49,8 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         Whether some of it may lie in files.
     writable : bool or None
         Of the windows; None: as the pages allow.
+    extents : ndarray of int64, shape (n, 2), optional
+        What may hold something, in bytes from the first item, for who knows.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         *,
         in_files: bool,
         writable: bool | None = None,
+        extents: NDArray[np.int64] | None = None,
     ) -> None:
         self._buffer = buffer
         self._offset = offset
@@ -72,7 +75,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         self._in_files = in_files
         self._writable = writable
         nbytes = prod(shape) * dtype.itemsize
-        self._extents = buffer.extents(offset, nbytes) - offset
+        self._extents = buffer.extents(offset, nbytes) - offset if extents is None else extents
         self._walk = self._find()
 
     def __iter__(self) -> Iterator[tuple[Index, NDArray[Any]]]:  # noqa: PYI034 - half the time

@@ -1,0 +1,385 @@
+"""Populated chunks of an array written to a zarr array, new or there already."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._boxes import corners
+from .._progress import progress_bar
+from .._zero import is_zero_bytes
+from ..array import SparseArray
+from ..stored import StoredArray
+from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["write_existing", "write_new"]
+
+_WRITERS = 4
+_BATCH = 64  # chunks waiting for a thread
+_OURS = frozenset({"shape", "dtype", "data", "fill_value", "config", "write_data", "name", "store"})
+
+Index = tuple[slice, ...]
+
+
+def write_new(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    shown: bool,
+) -> zarr.Array:
+    """Write a new array: see `sparsearray.interop.zarr.to_zarr`."""
+    _check_options(options)
+    target = _find_target(store, path)
+    if target is None:
+        return _write_elsewhere(array, store, path, options, overwrite=overwrite, shown=shown)
+    zarr = library("to_zarr")
+    _check_target(array, target, overwrite=overwrite)
+    with _replacing(target) as beside:
+        _create_and_fill(array, str(beside), "", options, shown=shown)
+        # The groups that it is in come last: before, nothing of it is there.
+        for parent in _parents(path):
+            version = options.get("zarr_format", 3)
+            zarr.open_group(store, path=parent, mode="a", zarr_format=version)
+    return zarr.open_array(store, path=path, mode="r+")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    given = sorted(_OURS.intersection(options))
+    if given:
+        msg = f"to_zarr: {', '.join(given)} come from the array"
+        raise TypeError(msg)
+
+
+def _parents(path: str) -> list[str]:
+    """List the groups that an array is in, from the outermost on."""
+    parts = [part for part in path.split("/") if part]
+    return ["/".join(parts[:k]) for k in range(len(parts))]
+
+
+# Where it goes
+
+
+def _find_target(store: Any, path: str) -> Path | None:
+    """Find the folder of an array; None where it is in no local store."""
+    from zarr.storage import LocalStore
+
+    if type(store) is LocalStore:
+        root = store.root
+    elif isinstance(store, os.PathLike):
+        root = Path(store)
+    elif isinstance(store, str) and "://" not in store:
+        root = Path(store)
+    else:
+        return None
+    return Path(os.path.abspath(root / path))
+
+
+def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
+    """Raise an error for what cannot be replaced, or must not be."""
+    storage = array._store._storage
+    if storage.mode in ("r+", "w+") and storage.is_at(str(target)):
+        msg = f"to_zarr: {str(target)!r} is the array's own, opened with mode {storage.mode!r}"
+        raise ValueError(msg)
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise NotADirectoryError(20, "to_zarr: there is a file, no folder", str(target))
+    if not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise FileExistsError(17, "to_zarr: there is something already (overwrite=)", str(target))
+    if not any((target / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
+        raise FileExistsError(17, "to_zarr: no zarr array or group, which overwrite= could replace", str(target))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Have a folder made beside another, and put in its place at the end; or nothing left of it."""
+    near = target.parent
+    while not near.is_dir():
+        near = near.parent
+    label = f".{os.fsdecode(os.fsencode(target.name)[:200])}.{secrets.token_hex(6)}"
+    beside, old = near / f"{label}.tmp", near / f"{label}.old"
+    try:
+        yield beside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        moved = target.exists()
+        if moved:
+            target.rename(old)
+        try:
+            beside.rename(target)
+        except BaseException:
+            if moved:
+                old.rename(target)
+            raise
+    finally:
+        for folder in (beside, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_elsewhere(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    shown: bool,
+) -> zarr.Array:
+    """Write to a store that is no folder; what was written is removed on an error."""
+    from zarr.core.sync import sync
+
+    made: list[zarr.Array] = []
+    try:
+        return _create_and_fill(
+            array, store, path, {**options, "overwrite": overwrite}, shown=shown, made=made
+        )
+    except BaseException:
+        for one in made:
+            # The first error is the one to tell, and some stores cannot take back what they have.
+            with suppress(Exception):
+                sync(one.store.delete_dir(one.path))
+        raise
+
+
+# What is made there
+
+
+def _create_and_fill(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    shown: bool,
+    made: list[zarr.Array] | None = None,
+) -> zarr.Array:
+    zarr = library("to_zarr")
+    dtype = array.dtype
+    if zarr_format_of(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
+        options = {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
+    chunks = options.get("chunks")
+    if chunks is None:
+        options = {**options, "chunks": getattr(array, "tiles", "auto")}
+    found = zarr.create_array(
+        store,
+        name=path or None,
+        shape=array.shape,
+        dtype=dtype,
+        fill_value=np.zeros((), dtype)[()],
+        **options,
+    )
+    if made is not None:
+        made.append(found)
+    _check_carried(found, dtype)
+    _fill(array, found, shown=shown)
+    return found
+
+
+def zarr_format_of(options: dict[str, Any]) -> int:
+    found: int = options.get("zarr_format") or 3
+    return found
+
+
+def _is_big_endian(dtype: np.dtype) -> bool:
+    return dtype.names is None and dtype.newbyteorder("=") != dtype
+
+
+def _check_carried(made: zarr.Array, dtype: np.dtype) -> None:
+    """Raise TypeError where zarr reads another dtype than it was given, or another zero."""
+    zarr = library("to_zarr")
+    try:
+        found = find_format(zarr.open_array(made.store, path=made.path, mode="r"))
+    except (TypeError, ValueError) as error:
+        msg = f"zarr cannot read back dtype {dtype}: {error}"
+        raise TypeError(msg) from error
+    if found.dtype != dtype or not found.has_zero_fill:
+        msg = f"dtype {dtype} does not come back from zarr: {found.dtype} does"
+        raise TypeError(msg)
+
+
+def write_existing(array: StoredArray, target: zarr.Array, *, shown: bool) -> zarr.Array:
+    """Write into an array that is there: chunks that are holes are removed from it."""
+    form = find_format(target)
+    if form.shape != array.shape:
+        msg = f"to_zarr: shape {array.shape} does not fit {target.store_path} of {form.shape}"
+        raise ValueError(msg)
+    if form.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
+        msg = f"to_zarr: dtype {array.dtype} is not that of {target.store_path}, {form.dtype}"
+        raise ValueError(msg)
+    storage = array._store._storage
+    if form.root is not None and storage.mode in ("r+", "w+") and storage.is_at(form.root):
+        msg = f"to_zarr: {form.root!r} is the array's own, opened with mode {storage.mode!r}"
+        raise ValueError(msg)
+    numbers = _populated(array, form)
+    holes = prod(form.grid) - len(numbers)
+    if holes and not form.has_zero_fill:
+        msg = f"to_zarr: {target.store_path}: {describe_missing(form, holes)}: not the array's zeros"
+        raise ValueError(msg)
+    if target.read_only:
+        msg = f"to_zarr: {target.store_path} is read-only"
+        raise ValueError(msg)
+    written = _fill(array, target, shown=shown)
+    _remove(target, form, written)
+    return target
+
+
+def _remove(target: zarr.Array, form: Format, written: set[int]) -> None:
+    """Remove all chunks but those that were written."""
+    from zarr.core.sync import sync
+
+    found = find_stored(target, form)
+    if found is None or not target.store.supports_deletes:
+        others = np.array(sorted(set(range(prod(form.grid))) - written), np.int64)
+        for box in item_boxes(form, others, 1):
+            target[box] = np.zeros((), form.dtype)[()]
+        return
+    for number in found.keys() - written:
+        if form.root is not None:
+            Path(found[number]).unlink(missing_ok=True)
+        else:
+            sync(target.store.delete(found[number]))
+
+
+# Chunks
+
+
+def _populated(array: StoredArray, form: Format) -> NDArray[np.int64]:
+    """Find the numbers of the chunks, or shards, in which something is stored."""
+    if not prod(form.grid):
+        return np.empty(0, np.int64)
+    starts, stops = corners(list(array._stored_boxes()), array.ndim)
+    first, last = starts // form.stored, -(-stops // form.stored)
+    steps = np.array([prod(form.grid[k + 1 :]) for k in range(array.ndim)], np.int64)
+    single = (last - first == 1).all(axis=1)
+    found = [first[single] @ steps]
+    for low, high in zip(first[~single].tolist(), last[~single].tolist(), strict=True):
+        numbers = np.zeros(1, np.int64)
+        for a, b, step in zip(low, high, steps.tolist(), strict=True):
+            numbers = (numbers[:, np.newaxis] + np.arange(a, b) * step).reshape(-1)
+        found.append(numbers)
+    return np.unique(np.concatenate(found))
+
+
+def _fill(array: StoredArray, target: zarr.Array, *, shown: bool) -> set[int]:
+    """Write the chunks of an array that do not hold zeros only. Returns their numbers."""
+    form = find_format(target)
+    numbers = _populated(array, form)
+    nbytes = prod(form.stored) * form.dtype.itemsize
+    is_plain = form.root is not None and form.reason is None and form.keys is not None
+    writer = _PlainWriter(array, form) if is_plain else _CodecWriter(array, target)
+    written: set[int] = set()
+    work = zip(numbers.tolist(), item_boxes(form, numbers, 1), strict=True)
+    with progress_bar("to_zarr", len(numbers) * nbytes, shown=shown) as done:
+        for number in _spread(writer, work):
+            if number is not None:
+                written.add(number)
+            done(nbytes)
+    if isinstance(array, SparseArray):
+        array._tell_loss()
+    return written
+
+
+def _spread(
+    write: Callable[[tuple[int, Index]], int | None], work: Iterable[tuple[int, Index]]
+) -> Iterator[int | None]:
+    """Do the work by several threads, in any order."""
+    places = iter(work)
+    pool = ThreadPoolExecutor(_WRITERS, "sparsearray")
+    try:
+        while batch := list(islice(places, _BATCH * _WRITERS)):
+            yield from pool.map(write, batch, chunksize=1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _CodecWriter:
+    """Writes chunks through zarr's codecs."""
+
+    def __init__(self, array: StoredArray, target: zarr.Array) -> None:
+        self._read = array._box_reader()
+        # zarr takes some zeros for the fill value that are not, as -0.0 in complex numbers.
+        self._target = target.with_config({"write_empty_chunks": True})
+        self._lean = target.with_config({"write_empty_chunks": False})
+        self._has_parts = target.shards is not None
+
+    def __call__(self, work: tuple[int, Index]) -> int | None:
+        number, box = work
+        block = self._read(box)
+        if is_zero_bytes(block):
+            return None
+        target = self._target
+        if self._has_parts and not _has_other_zeros(block):
+            target = self._lean  # chunks of zeros take no room in a shard
+        target[box] = block
+        return number
+
+
+def _has_other_zeros(block: NDArray[Any]) -> bool:
+    """Tell whether some items are equal to zero, and not zero byte by byte."""
+    if block.dtype.kind in "biumMSU":
+        return False
+    if block.dtype.kind not in "fc":
+        return True
+    plain = np.ascontiguousarray(block)
+    parts = plain.view(f"f{plain.itemsize // 2}") if plain.dtype.kind == "c" else plain
+    return bool(((parts == 0) & np.signbit(parts)).any())
+
+
+class _PlainWriter:
+    """Writes chunks whose bytes are those of their items as files."""
+
+    def __init__(self, array: StoredArray, form: Format) -> None:
+        self._read = array._box_reader()
+        self._form = form
+
+    def __call__(self, work: tuple[int, Index]) -> int | None:
+        number, box = work
+        form = self._form
+        block = self._read(box)
+        if is_zero_bytes(block):
+            return None
+        if block.shape != form.chunks or block.dtype != form.dtype:
+            whole = np.zeros(form.chunks, form.dtype)
+            whole[tuple(slice(0, n) for n in block.shape)] = block
+            block = whole
+        assert form.keys is not None
+        _write_file(Path(f"{form.root}/{form.keys.name(number)}"), np.ascontiguousarray(block))
+        return number
+
+
+def _write_file(path: Path, items: NDArray[Any]) -> None:
+    """Write a file: whole, or not at all."""
+    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
+    data = memoryview(items.reshape(-1).view("u1"))
+    try:
+        file = open(beside, "xb", buffering=0)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(beside, "xb", buffering=0)
+    try:
+        with file:
+            while data:
+                data = data[file.write(data) :]
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
