@@ -97,10 +97,11 @@ def find_format(array: zarr.Array) -> Format:
     TypeError
         Its items are Python objects, or of no fixed length.
     """
-    dtype = _stored_dtype(array)
+    dtype = np.dtype(array.dtype)
     if dtype.hasobject or not dtype.itemsize or dtype.kind == "T":
-        msg = f"{array.store_path}: items of {array.dtype} have no fixed number of bytes"
+        msg = f"{array.store_path}: items of {dtype} have no fixed number of bytes"
         raise TypeError(msg)
+    dtype = _stored_dtype(array)
     chunks = tuple(array.chunks)
     stored = tuple(array.shards or chunks)
     shape = tuple(array.shape)

@@ -284,7 +284,7 @@ def _fill(array: StoredArray, target: zarr.Array, *, shown: bool) -> set[int]:
     numbers = _populated(array, form)
     nbytes = prod(form.stored) * form.dtype.itemsize
     is_plain = form.root is not None and form.reason is None and form.keys is not None
-    writer = _PlainWriter(array, form) if is_plain else _CodecWriter(array, target)
+    writer = _PlainWriter(array, form) if is_plain else _CodecWriter(array, form, target)
     written: set[int] = set()
     work = zip(numbers.tolist(), item_boxes(form, numbers, 1), strict=True)
     with progress_bar("to_zarr", len(numbers) * nbytes, shown=shown) as done:
@@ -313,8 +313,9 @@ def _spread(
 class _CodecWriter:
     """Writes chunks through zarr's codecs."""
 
-    def __init__(self, array: StoredArray, target: zarr.Array) -> None:
+    def __init__(self, array: StoredArray, form: Format, target: zarr.Array) -> None:
         self._read = array._box_reader()
+        self._has_zero_fill = form.has_zero_fill
         # zarr takes some zeros for the fill value that are not, as -0.0 in complex numbers.
         self._target = target.with_config({"write_empty_chunks": True})
         self._lean = target.with_config({"write_empty_chunks": False})
@@ -323,10 +324,10 @@ class _CodecWriter:
     def __call__(self, work: tuple[int, Index]) -> int | None:
         number, box = work
         block = self._read(box)
-        if is_zero_bytes(block):
+        if self._has_zero_fill and is_zero_bytes(block):
             return None
         target = self._target
-        if self._has_parts and not _has_other_zeros(block):
+        if self._has_parts and self._has_zero_fill and not _has_other_zeros(block):
             target = self._lean  # chunks of zeros take no room in a shard
         target[box] = block
         return number
@@ -354,7 +355,7 @@ class _PlainWriter:
         number, box = work
         form = self._form
         block = self._read(box)
-        if is_zero_bytes(block):
+        if form.has_zero_fill and is_zero_bytes(block):
             return None
         if block.shape != form.chunks or block.dtype != form.dtype:
             whole = np.zeros(form.chunks, form.dtype)
