@@ -27,11 +27,12 @@ from side_by_side import pairs, seconds
 import sparsearray
 from sparsearray.interop.zarr import from_zarr, to_zarr
 
-SIDE = 128  # items of a chunk along each axis: 64 KiB of float32
-CHUNKS = 100  # along each axis
+CHUNK = (128, 64)  # items: 64 KiB of float64
+SHAPE = (12800, 6400)  # items, in 100 x 100 chunks
 BOXES = 500
 BOX = 256  # items along each axis
-DENSE = 16384  # items along each axis of the array that is written
+DENSE = 16384  # items along each axis of the array that is written, float32
+SIDE = 128  # of its chunks
 POPULATED = 0.01
 
 
@@ -46,18 +47,18 @@ class Row(NamedTuple):
 def make_chunks(folder: Path) -> str:
     """Write the array: whole numbers, so that sums are exact in any order."""
     path = str(folder / "dense.zarr")
-    n = SIDE * CHUNKS
-    made = zarr.create_array(path, shape=(n, n), chunks=(SIDE, SIDE), dtype="f4", compressors=None)
+    made = zarr.create_array(path, shape=SHAPE, chunks=CHUNK, dtype="f8", compressors=None)
     rng = np.random.default_rng(1)
-    for i in range(0, n, SIDE):
-        made[i : i + SIDE] = rng.integers(0, 4, (SIDE, n)).astype("f4")
+    for i in range(0, SHAPE[0], CHUNK[0]):
+        made[i : i + CHUNK[0]] = rng.integers(0, 4, (CHUNK[0], SHAPE[1])).astype("f8")
     return path
 
 
 def corners() -> list[tuple[int, int]]:
     """Choose where the boxes are."""
     rng = np.random.default_rng(2)
-    found: list[tuple[int, int]] = rng.integers(0, SIDE * CHUNKS - BOX, (BOXES, 2)).tolist()
+    most = [n - BOX for n in SHAPE]
+    found: list[tuple[int, int]] = rng.integers(0, most, (BOXES, 2)).tolist()
     return found
 
 
@@ -68,9 +69,9 @@ def read_boxes(array: Any) -> float:
 
 def rows_of_chunks(array: Any, count: int) -> float:
     """Sum so many rows of chunks at a time."""
-    step = count * SIDE
+    step = count * CHUNK[0]
     parts = range(0, array.shape[0], step)
-    return float(sum(array[i : i + step].sum(dtype="f8") for i in parts))
+    return float(sum(array[i : i + step].sum() for i in parts))
 
 
 def check(ours: float, theirs: float) -> None:
@@ -101,12 +102,12 @@ def measure_sum(folder: Path, *, opens: bool) -> list[tuple[float, float]]:
 
     def ours() -> float:
         if not opens:
-            return float(array.sum(dtype="f8"))
+            return float(array.sum())
         with from_zarr(path) as opened:
-            return float(opened.sum(dtype="f8"))
+            return float(opened.sum())
 
     ways = {
-        "z[...].sum()": lambda: float(z[...].sum(dtype="f8")),
+        "z[...].sum()": lambda: float(z[...].sum()),
         "rows of chunks": lambda: rows_of_chunks(z, 1),
         "ten rows": lambda: rows_of_chunks(z, 10),
     }
@@ -181,7 +182,10 @@ def report(folder: Path, wanted: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("-k", default="", help="only rows with this in them")
     parser.add_argument("--dir", help="where the files go")
     arguments = parser.parse_args()

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    import zarr
-
     from .stored import StoredArray
 
 __all__ = ["Conversions"]
@@ -30,7 +28,7 @@ class Conversions:
         overwrite: bool = False,
         progress: bool = False,
         **options: Any,
-    ) -> zarr.Array:
+    ) -> Any:
         """
         Write what is stored to a zarr array, new or there already.
 

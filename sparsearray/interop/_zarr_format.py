@@ -1,4 +1,4 @@
-"""What the metadata of a zarr array say of its chunks: their names, their bytes, what is missing."""
+"""What the metadata of a zarr array say of its chunks: names, bytes, and what is missing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import os
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._chunk_files import ChunkKeys
-from .._optional import needed
-from .._text import count as counted
-from ..blocks import boxes, join
-
-if TYPE_CHECKING:
-    import zarr
+from sparsearray._chunk_files import ChunkKeys
+from sparsearray._optional import needed
+from sparsearray._text import count as counted
+from sparsearray.blocks import boxes, join
 
 __all__ = ["Format", "find_format", "find_stored", "item_boxes", "library", "open_array"]
 
@@ -62,7 +59,7 @@ class Format(NamedTuple):
         return not self.fill.tobytes().strip(b"\0")
 
 
-def open_array(store: Any, path: str, mode: str, what: str) -> zarr.Array:
+def open_array(store: Any, path: str, mode: str, what: str) -> Any:
     """
     Open an array of a store, unless it is one already.
 
@@ -80,7 +77,9 @@ def open_array(store: Any, path: str, mode: str, what: str) -> zarr.Array:
     if isinstance(store, zarr.Group):
         found: Any = store[path] if path else store
     else:
-        found = zarr.open(os.fspath(store) if isinstance(store, os.PathLike) else store, path=path, mode=mode)
+        found = zarr.open(
+            os.fspath(store) if isinstance(store, os.PathLike) else store, path=path, mode=mode
+        )
     if isinstance(found, zarr.Group):
         names = ", ".join(map(repr, sorted(found.array_keys()))) or "none"
         msg = f"{found.store_path}: a group, not an array; arrays in it: {names}"
@@ -88,7 +87,7 @@ def open_array(store: Any, path: str, mode: str, what: str) -> zarr.Array:
     return found
 
 
-def find_format(array: zarr.Array) -> Format:
+def find_format(array: Any) -> Format:
     """
     Look at the metadata of an array.
 
@@ -118,27 +117,27 @@ def find_format(array: zarr.Array) -> Format:
     )
 
 
-def _is_old(array: zarr.Array) -> bool:
+def _is_old(array: Any) -> bool:
     return bool(array.metadata.zarr_format == 2)
 
 
-def _codecs(array: zarr.Array) -> tuple[Any, ...]:
-    return () if _is_old(array) else tuple(array.metadata.codecs)  # type: ignore[union-attr]
+def _codecs(array: Any) -> tuple[Any, ...]:
+    return () if _is_old(array) else tuple(array.metadata.codecs)
 
 
-def _stored_dtype(array: zarr.Array) -> np.dtype:
+def _stored_dtype(array: Any) -> np.dtype:
     """Find the dtype of the bytes: version 3 has their order in a codec, and not in the dtype."""
-    dtype = np.dtype(array.dtype)
+    dtype: np.dtype = np.dtype(array.dtype)
     if _is_old(array) or dtype.names is not None:
         return dtype
     for codec in _codecs(array):
         endian = getattr(getattr(codec, "endian", None), "value", None)
         if type(codec).__name__ == "BytesCodec" and endian is not None:
-            return dtype.newbyteorder("<" if endian == "little" else ">")
-    return dtype.newbyteorder("=")
+            return np.dtype(dtype.newbyteorder("<" if endian == "little" else ">"))
+    return np.dtype(dtype.newbyteorder("="))
 
 
-def _find_fill(array: zarr.Array, dtype: np.dtype) -> NDArray[Any]:
+def _find_fill(array: Any, dtype: np.dtype) -> NDArray[Any]:
     """Find what zarr reads where a chunk is missing."""
     value = array.metadata.fill_value
     if value is None:  # version 2 allows it; zarr then takes the default of the dtype
@@ -148,7 +147,7 @@ def _find_fill(array: zarr.Array, dtype: np.dtype) -> NDArray[Any]:
     return found
 
 
-def _find_keys(array: zarr.Array, grid: tuple[int, ...]) -> ChunkKeys | None:
+def _find_keys(array: Any, grid: tuple[int, ...]) -> ChunkKeys | None:
     metadata: Any = array.metadata
     if _is_old(array):
         return ChunkKeys("", metadata.dimension_separator, grid)
@@ -157,16 +156,17 @@ def _find_keys(array: zarr.Array, grid: tuple[int, ...]) -> ChunkKeys | None:
     return None if prefix is None else ChunkKeys(prefix, encoding.separator, grid)
 
 
-def _find_root(array: zarr.Array) -> str | None:
+def _find_root(array: Any) -> str | None:
     from zarr.storage import LocalStore
 
     # Exactly: what is made of it may keep chunks elsewhere.
     if type(array.store) is not LocalStore:
         return None
-    return os.path.abspath(Path(array.store.root) / array.path)
+    root: str = os.path.abspath(Path(array.store.root) / array.path)
+    return root
 
 
-def _find_reason(array: zarr.Array) -> str | None:
+def _find_reason(array: Any) -> str | None:
     metadata: Any = array.metadata
     if not _is_old(array):
         names = [type(codec).__name__ for codec in _codecs(array)]
@@ -178,7 +178,7 @@ def _find_reason(array: zarr.Array) -> str | None:
     return None if metadata.order == "C" else "its chunks are in Fortran order"
 
 
-def find_stored(array: zarr.Array, form: Format) -> dict[int, str] | None:
+def find_stored(array: Any, form: Format) -> dict[int, str] | None:
     """
     List what is stored, chunks or shards, without asking for each.
 
@@ -211,9 +211,7 @@ def _list(store: Any, prefix: str) -> list[str]:
     return sync(names())
 
 
-def item_boxes(
-    form: Format, numbers: NDArray[np.int64], most: int
-) -> Iterator[tuple[slice, ...]]:
+def item_boxes(form: Format, numbers: NDArray[np.int64], most: int) -> Iterator[tuple[slice, ...]]:
     """
     Join what is stored side by side to boxes of items, inside the array.
 

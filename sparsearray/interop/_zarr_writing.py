@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,20 +12,19 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._boxes import corners
-from .._progress import progress_bar
-from .._zero import is_zero_bytes
-from ..array import SparseArray
-from ..stored import StoredArray
-from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
+from sparsearray._boxes import corners
+from sparsearray._chunk_files import ChunkKeys
+from sparsearray._progress import progress_bar
+from sparsearray._zero import is_zero_bytes
+from sparsearray.array import SparseArray
+from sparsearray.stored import StoredArray
 
-if TYPE_CHECKING:
-    import zarr
+from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
 
 __all__ = ["write_existing", "write_new"]
 
@@ -43,7 +43,7 @@ def write_new(
     *,
     overwrite: bool,
     shown: bool,
-) -> zarr.Array:
+) -> Any:
     """Write a new array: see `sparsearray.interop.zarr.to_zarr`."""
     _check_options(options)
     target = _find_target(store, path)
@@ -82,9 +82,7 @@ def _find_target(store: Any, path: str) -> Path | None:
 
     if type(store) is LocalStore:
         root = store.root
-    elif isinstance(store, os.PathLike):
-        root = Path(store)
-    elif isinstance(store, str) and "://" not in store:
+    elif isinstance(store, os.PathLike) or (isinstance(store, str) and "://" not in store):
         root = Path(store)
     else:
         return None
@@ -100,13 +98,15 @@ def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise NotADirectoryError(20, "to_zarr: there is a file, no folder", str(target))
+        raise NotADirectoryError(errno.ENOTDIR, "to_zarr: no folder", str(target))
     if not any(target.iterdir()):
         return
     if not overwrite:
-        raise FileExistsError(17, "to_zarr: there is something already (overwrite=)", str(target))
+        message = "to_zarr: there is something already, which overwrite=True would replace"
+        raise FileExistsError(errno.EEXIST, message, str(target))
     if not any((target / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
-        raise FileExistsError(17, "to_zarr: no zarr array or group, which overwrite= could replace", str(target))
+        message = "to_zarr: no zarr array or group, which alone overwrite=True replaces"
+        raise FileExistsError(errno.EEXIST, message, str(target))
 
 
 @contextmanager
@@ -142,11 +142,11 @@ def _write_elsewhere(
     *,
     overwrite: bool,
     shown: bool,
-) -> zarr.Array:
+) -> Any:
     """Write to a store that is no folder; what was written is removed on an error."""
     from zarr.core.sync import sync
 
-    made: list[zarr.Array] = []
+    made: list[Any] = []
     try:
         return _create_and_fill(
             array, store, path, {**options, "overwrite": overwrite}, shown=shown, made=made
@@ -169,11 +169,11 @@ def _create_and_fill(
     options: dict[str, Any],
     *,
     shown: bool,
-    made: list[zarr.Array] | None = None,
-) -> zarr.Array:
+    made: list[Any] | None = None,
+) -> Any:
     zarr = library("to_zarr")
     dtype = array.dtype
-    if zarr_format_of(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
+    if _version(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
         options = {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
     chunks = options.get("chunks")
     if chunks is None:
@@ -193,7 +193,7 @@ def _create_and_fill(
     return found
 
 
-def zarr_format_of(options: dict[str, Any]) -> int:
+def _version(options: dict[str, Any]) -> int:
     found: int = options.get("zarr_format") or 3
     return found
 
@@ -202,7 +202,7 @@ def _is_big_endian(dtype: np.dtype) -> bool:
     return dtype.names is None and dtype.newbyteorder("=") != dtype
 
 
-def _check_carried(made: zarr.Array, dtype: np.dtype) -> None:
+def _check_carried(made: Any, dtype: np.dtype) -> None:
     """Raise TypeError where zarr reads another dtype than it was given, or another zero."""
     zarr = library("to_zarr")
     try:
@@ -215,7 +215,7 @@ def _check_carried(made: zarr.Array, dtype: np.dtype) -> None:
         raise TypeError(msg)
 
 
-def write_existing(array: StoredArray, target: zarr.Array, *, shown: bool) -> zarr.Array:
+def write_existing(array: StoredArray, target: Any, *, shown: bool) -> Any:
     """Write into an array that is there: chunks that are holes are removed from it."""
     form = find_format(target)
     if form.shape != array.shape:
@@ -231,7 +231,9 @@ def write_existing(array: StoredArray, target: zarr.Array, *, shown: bool) -> za
     numbers = _populated(array, form)
     holes = prod(form.grid) - len(numbers)
     if holes and not form.has_zero_fill:
-        msg = f"to_zarr: {target.store_path}: {describe_missing(form, holes)}: not the array's zeros"
+        msg = (
+            f"to_zarr: {target.store_path}: {describe_missing(form, holes)}: not the array's zeros"
+        )
         raise ValueError(msg)
     if target.read_only:
         msg = f"to_zarr: {target.store_path} is read-only"
@@ -241,7 +243,7 @@ def write_existing(array: StoredArray, target: zarr.Array, *, shown: bool) -> za
     return target
 
 
-def _remove(target: zarr.Array, form: Format, written: set[int]) -> None:
+def _remove(target: Any, form: Format, written: set[int]) -> None:
     """Remove all chunks but those that were written."""
     from zarr.core.sync import sync
 
@@ -278,13 +280,14 @@ def _populated(array: StoredArray, form: Format) -> NDArray[np.int64]:
     return np.unique(np.concatenate(found))
 
 
-def _fill(array: StoredArray, target: zarr.Array, *, shown: bool) -> set[int]:
+def _fill(array: StoredArray, target: Any, *, shown: bool) -> set[int]:
     """Write the chunks of an array that do not hold zeros only. Returns their numbers."""
     form = find_format(target)
     numbers = _populated(array, form)
     nbytes = prod(form.stored) * form.dtype.itemsize
-    is_plain = form.root is not None and form.reason is None and form.keys is not None
-    writer = _PlainWriter(array, form) if is_plain else _CodecWriter(array, form, target)
+    writer: _PlainWriter | _CodecWriter = _CodecWriter(array, form, target)
+    if form.root is not None and form.keys is not None and form.reason is None:
+        writer = _PlainWriter(array, form, form.root, form.keys)
     written: set[int] = set()
     work = zip(numbers.tolist(), item_boxes(form, numbers, 1), strict=True)
     with progress_bar("to_zarr", len(numbers) * nbytes, shown=shown) as done:
@@ -313,7 +316,7 @@ def _spread(
 class _CodecWriter:
     """Writes chunks through zarr's codecs."""
 
-    def __init__(self, array: StoredArray, form: Format, target: zarr.Array) -> None:
+    def __init__(self, array: StoredArray, form: Format, target: Any) -> None:
         self._read = array._box_reader()
         self._has_zero_fill = form.has_zero_fill
         # zarr takes some zeros for the fill value that are not, as -0.0 in complex numbers.
@@ -347,9 +350,11 @@ def _has_other_zeros(block: NDArray[Any]) -> bool:
 class _PlainWriter:
     """Writes chunks whose bytes are those of their items as files."""
 
-    def __init__(self, array: StoredArray, form: Format) -> None:
+    def __init__(self, array: StoredArray, form: Format, root: str, keys: ChunkKeys) -> None:
         self._read = array._box_reader()
         self._form = form
+        self._root = root
+        self._keys = keys
 
     def __call__(self, work: tuple[int, Index]) -> int | None:
         number, box = work
@@ -361,25 +366,22 @@ class _PlainWriter:
             whole = np.zeros(form.chunks, form.dtype)
             whole[tuple(slice(0, n) for n in block.shape)] = block
             block = whole
-        assert form.keys is not None
-        _write_file(Path(f"{form.root}/{form.keys.name(number)}"), np.ascontiguousarray(block))
+        _write_file(f"{self._root}/{self._keys.name(number)}", np.ascontiguousarray(block))
         return number
 
 
-def _write_file(path: Path, items: NDArray[Any]) -> None:
+def _write_file(path: str, items: NDArray[Any]) -> None:
     """Write a file: whole, or not at all."""
-    beside = path.with_name(f".{secrets.token_hex(6)}.tmp")
-    data = memoryview(items.reshape(-1).view("u1"))
+    target = Path(path)
+    beside = target.with_name(f".{secrets.token_hex(6)}.tmp")
+    raw = items.reshape(-1).view("u1")
     try:
-        file = open(beside, "xb", buffering=0)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(beside, "xb", buffering=0)
-    try:
-        with file:
-            while data:
-                data = data[file.write(data) :]
-        beside.replace(path)
+        try:
+            beside.write_bytes(raw.data)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(raw.data)
+        beside.replace(target)
     except BaseException:
         with suppress(OSError):
             beside.unlink()

@@ -23,18 +23,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._chunk_files import map_chunks
-from .._memory import available_memory
-from .._progress import progress_bar
-from .._text import size as written
-from .._tiling import Tiling
-from ..stored import StoredArray
-from ..tiled import TiledArray
+from sparsearray._chunk_files import ChunkKeys, map_chunks
+from sparsearray._memory import available_memory
+from sparsearray._progress import progress_bar
+from sparsearray._text import size as written
+from sparsearray._tiling import Tiling
+from sparsearray.stored import StoredArray
+from sparsearray.tiled import TiledArray
+
 from ._zarr_format import (
     Format,
     describe_missing,
@@ -45,9 +47,6 @@ from ._zarr_format import (
     open_array,
 )
 from ._zarr_writing import write_existing, write_new
-
-if TYPE_CHECKING:
-    import zarr
 
 __all__ = ["from_zarr", "to_zarr"]
 
@@ -120,7 +119,7 @@ def from_zarr(
     replaces or makes later are not: open the array once more.
 
     If somebody else makes a chunk file shorter, it is as with any array in a file: guarded calls,
-    and all of numpy's functions on the array, raise AccessError. Pickled, such an array is the path.
+    and all of numpy's functions on the array, raise AccessError. Pickled, such an array is a path.
 
     All other arrays are read, by several threads: only chunks that are there are asked for, if the
     store can be listed. Their dtype has the byte order that they are stored in.
@@ -169,8 +168,8 @@ def from_zarr(
     if copy and mode == "r+":
         msg = "copy=True: writes to what was read into memory reach no chunk; mode 'r+' wants that"
         raise ValueError(msg)
-    if reason is None and not copy and found is not None:
-        return _map(form, mode, found)
+    if reason is None and not copy and form.root is not None and form.keys is not None:
+        return _map(form, form.root, form.keys, mode, found or {})
     everything = found is None or fills
     return _read(array, form, {} if found is None else found, everything=everything, shown=progress)
 
@@ -189,13 +188,11 @@ def _why_copied(form: Format, *, fills: bool) -> str | None:
     return "those that are missing are to be filled" if fills else None
 
 
-def _map(form: Format, mode: str, found: dict[int, str]) -> TiledArray:
+def _map(form: Format, root: str, keys: ChunkKeys, mode: str, found: dict[int, str]) -> TiledArray:
     """Map chunk files as tiles."""
-    assert form.root is not None
-    assert form.keys is not None
     tiling = Tiling(form.shape, form.chunks, form.dtype, form.chunk_nbytes)
-    reference = open_again, (form.root, mode, form.shape, form.chunks, form.dtype)
-    records = map_chunks(form.root, form.keys, tiling, mode, found, reference)
+    reference = open_again, (root, mode, form.shape, form.chunks, form.dtype)
+    records = map_chunks(root, keys, tiling, mode, found, reference)
     return TiledArray._of(records, form.shape)
 
 
@@ -280,11 +277,9 @@ class _PlainReader:
         for side, n, chunk in zip(box, form.grid, form.stored, strict=True):
             number = number * n + side.start // chunk
         path = self._found[number]
-        with open(path, "rb", buffering=0) as file:
-            data = file.read(form.chunk_nbytes + 1)
+        data = Path(path).read_bytes()
         if len(data) != form.chunk_nbytes:
-            size = os.stat(path).st_size
-            msg = f"{path!r}: {size} bytes, and a chunk has {form.chunk_nbytes}"
+            msg = f"{path!r}: {len(data)} bytes, and a chunk has {form.chunk_nbytes}"
             raise ValueError(msg)
         items = np.frombuffer(data, form.dtype).reshape(form.chunks)
         inside = tuple(slice(0, side.stop - side.start) for side in box)
@@ -302,7 +297,7 @@ def _check_memory(made: TiledArray, nbytes: int) -> None:
 
 
 def to_zarr(
-    array: StoredArray,
+    array: Any,
     store: Any,
     *,
     path: str = "",
@@ -310,7 +305,7 @@ def to_zarr(
     overwrite: bool = False,
     progress: bool = False,
     **options: Any,
-) -> zarr.Array:
+) -> Any:
     """
     Write what is stored of an array to a zarr array: chunks that hold something, and no others.
 
