@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,6 +125,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
+@lru_cache(maxsize=4096)
 def _as_number(text: str, limit: int) -> int | None:
     """Read a number as it is written in a key; None for anything else."""
     if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):

@@ -38,7 +38,7 @@ class Conversions:
             Where it goes.
         path : str
             Of a new array in the store.
-        chunks : tuple of ints, optional
+        chunks : int, tuple of ints or 'auto', optional
             Of a new array: by default the tiles, or what zarr chooses for arrays in C order.
         overwrite : bool
             Replace what is there.

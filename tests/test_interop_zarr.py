@@ -703,6 +703,32 @@ def test_path_in_a_group(tmp_path):
     assert sorted(dict(group.members())) == ["x", "z"]
 
 
+def test_paths_stay_in_the_store(tmp_path):
+    """Slashes at the ends of a path do not count, and it cannot lead elsewhere."""
+    a = sparsearray.zeros(10)
+    a.to_zarr(tmp_path / "g", path="/x//y/")
+    assert names_in(tmp_path / "g" / "x") == ["y", "zarr.json"]
+    with pytest.raises(ValueError, match=r"no part of it may be '\.' or '\.\.'"):
+        a.to_zarr(tmp_path / "g", path="../z")
+    assert names_in(tmp_path) == ["g"]
+
+
+def test_bad_options(tmp_path):
+    """Chunks that do not fit, and versions that are none, are refused before anything is made."""
+    a = sparsearray.zeros((10, 10))
+    assert a.to_zarr(tmp_path / "a", chunks=4).chunks == (4, 4)
+    for options, said in (
+        ({"chunks": (4,)}, "do not fit shape"),
+        ({"chunks": 0}, "each must be at least 1"),
+        ({"zarr_format": 4}, "zarr_format must be 2 or 3, not 4"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            a.to_zarr(tmp_path / "b", **options)
+    with pytest.raises(TypeError, match="compressor"):
+        a.to_zarr(tmp_path / "b", compressor="zstd")
+    assert names_in(tmp_path) == ["a"]
+
+
 @pytest.mark.parametrize(
     "dtype",
     [

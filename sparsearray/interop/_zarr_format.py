@@ -16,12 +16,42 @@ from sparsearray._optional import needed
 from sparsearray._text import count as counted
 from sparsearray.blocks import boxes, join
 
-__all__ = ["Format", "find_format", "find_stored", "item_boxes", "library", "open_array"]
+__all__ = [
+    "Format",
+    "as_node_path",
+    "describe_missing",
+    "find_format",
+    "find_stored",
+    "item_boxes",
+    "library",
+    "open_array",
+]
 
 
 def library(what: str) -> Any:
     """Import zarr; ImportError, which names what needs it, where it is not installed."""
     return needed("zarr", what, "zarr")
+
+
+def as_node_path(path: str) -> str:
+    """
+    Write the path of an array in a store as zarr does.
+
+    Raises
+    ------
+    ValueError
+        It would lead out of the store.
+
+    Examples
+    --------
+    >>> as_node_path("/a//b/")
+    'a/b'
+    """
+    parts = [part for part in path.replace("\\", "/").split("/") if part]
+    if {".", ".."}.intersection(parts):
+        msg = f"path={path!r}: no part of it may be '.' or '..'"
+        raise ValueError(msg)
+    return "/".join(parts)
 
 
 class Format(NamedTuple):

@@ -55,12 +55,14 @@ def write_new(
         _create_and_fill(array, str(beside), "", options, shown=shown)
         # The groups that it is in come last: before, nothing of it is there.
         for parent in _parents(path):
-            version = options.get("zarr_format", 3)
-            zarr.open_group(store, path=parent, mode="a", zarr_format=version)
+            zarr.open_group(store, path=parent, mode="a", zarr_format=_version(options))
     return zarr.open_array(store, path=path, mode="r+")
 
 
 def _check_options(options: dict[str, Any]) -> None:
+    if _version(options) not in (2, 3):
+        msg = f"to_zarr: zarr_format must be 2 or 3, not {options['zarr_format']!r}"
+        raise ValueError(msg)
     given = sorted(_OURS.intersection(options))
     if given:
         msg = f"to_zarr: {', '.join(given)} come from the array"
@@ -69,7 +71,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _parents(path: str) -> list[str]:
     """List the groups that an array is in, from the outermost on."""
-    parts = [part for part in path.split("/") if part]
+    parts = path.split("/") if path else []
     return ["/".join(parts[:k]) for k in range(len(parts))]
 
 
@@ -175,9 +177,6 @@ def _create_and_fill(
     dtype = array.dtype
     if _version(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
         options = {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
-    chunks = options.get("chunks")
-    if chunks is None:
-        options = {**options, "chunks": getattr(array, "tiles", "auto")}
     found = zarr.create_array(
         store,
         name=path or None,

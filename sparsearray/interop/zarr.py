@@ -33,12 +33,13 @@ from sparsearray._chunk_files import ChunkKeys, map_chunks
 from sparsearray._memory import available_memory
 from sparsearray._progress import progress_bar
 from sparsearray._text import size as written
-from sparsearray._tiling import Tiling
+from sparsearray._tiling import Tiling, as_tiles
 from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
 from ._zarr_format import (
     Format,
+    as_node_path,
     describe_missing,
     find_format,
     find_stored,
@@ -317,7 +318,7 @@ def to_zarr(
         Where a new array goes; or one that is there, and is given the same items.
     path : str
         Of a new array in the store. The groups that it is in are made.
-    chunks : tuple of ints, optional
+    chunks : int, tuple of ints or 'auto', optional
         Of a new array: by default the tiles of a TiledArray, and what zarr chooses for others.
     overwrite : bool
         Replace an array, or a group, that is there.
@@ -381,8 +382,12 @@ def to_zarr(
             raise TypeError(msg)
         return write_existing(array, store, shown=progress)
     if isinstance(store, zarr.Group):
-        store, path = store.store, "/".join(filter(None, (store.path, path)))
+        store, path = store.store, f"{store.path}/{path}"
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
+    if chunks is None:
+        chunks = getattr(array, "tiles", "auto")
+    elif chunks != "auto":
+        chunks = as_tiles(chunks, array.shape, array.itemsize)
     options = {**options, "chunks": chunks}
-    return write_new(array, store, path, options, overwrite=overwrite, shown=progress)
+    return write_new(array, store, as_node_path(path), options, overwrite=overwrite, shown=progress)
