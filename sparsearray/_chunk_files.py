@@ -40,6 +40,7 @@ __all__ = ["ChunkKeys", "map_chunks"]
 
 _MANY = 4096  # mappings that are made without looking whether there are as many
 _SPARE = 512  # of them that are left to others
+_DIGITS = 19  # of the largest number along an axis
 _MODES = {"r": FILE_READ, "r+": FILE_WRITE, "c": FILE_COPY_ON_WRITE}
 
 
@@ -129,6 +130,8 @@ def _names(folder: str) -> list[str]:
 def _as_number(text: str, limit: int) -> int | None:
     """Read a number as it is written in a key; None for anything else."""
     if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0"):
+        return None
+    if len(text) > _DIGITS:
         return None
     number = int(text)
     return number if number < limit else None
@@ -259,6 +262,7 @@ class ChunkFiles(Storage):
         self.path = root
         self.mode = mode
         self.there = set(found)
+        self.what = "chunk files"
         self._keys = keys
         self._reference = reference
         self._lock = ProcessLock()

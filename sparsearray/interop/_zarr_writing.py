@@ -88,7 +88,7 @@ def _find_target(store: Any, path: str) -> Path | None:
         root = Path(store)
     else:
         return None
-    return Path(os.path.abspath(root / path))
+    return Path(os.path.realpath(root / path))
 
 
 def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:

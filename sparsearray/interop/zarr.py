@@ -240,10 +240,14 @@ def _read(
     is_plain = form.root is not None and form.reason is None and not everything
     most = 1 if is_plain else max(_PIECE // nbytes, 1)
     reader = _PlainReader(form, found) if is_plain else array.__getitem__
+    unchecked = _PIECE
     with progress_bar("from_zarr", len(numbers) * nbytes, shown=shown) as done:
         for box, block in _ahead(reader, item_boxes(form, numbers, most)):
             items = np.asarray(block, form.dtype)
-            _check_memory(made, items.nbytes)
+            unchecked += items.nbytes
+            if unchecked > _PIECE:
+                _check_memory(made, unchecked)
+                unchecked = 0
             made._write_filled(box, items)
             done(items.nbytes)
     return made
