@@ -104,6 +104,7 @@ typedef struct {
 typedef struct {
     uint64_t device;
     uint64_t inode;
+    uint64_t nbytes;
     char start[8]; /* its first bytes */
 } sa_found_file;
 
@@ -224,7 +225,7 @@ int sa_list_damage(sa_reservation *r, int tell, sa_damage *damage, uint64_t capa
                    sa_report *ret);
 /* Moves what is kept in a range into its files, as sa_flush. SA_ACCESS for damage there that nobody was told of, `count` bytes
  * of it, and with `tell` all of it then counts as told. That which is kept comes first, and is a write;
- * `lost_only` leaves it out. */
+ * `lost_only` leaves it out. `value` says whether any was noted, anywhere, told or not. */
 int sa_check_damage(sa_reservation *r, int64_t offset, int64_t nbytes, int tell, int lost_only, sa_report *ret);
 /* What memory holds was saved elsewhere: errors of flush are no matter any more. */
 int sa_forgive(sa_reservation *r, sa_report *ret);

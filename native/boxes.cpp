@@ -355,9 +355,11 @@ class Box {
             if (stop - begin == 1)
                 run = first.run;  // may hold several rows
             bool stored = true;
-            if (read)
+            if (read) {
+                note_read(piece);
                 if (int error = is_stored(piece, &stored))
                     return error;
+            }
             CopyRows rows = !stored ? zero_rows : read ? copy_of<false>(run) : copy_of<true>(run);
             side_by_side_.push_back({piece.at, (s->first - begin->first) * axes_[ndim_ - 1].stride, rows, run});
             if (!stored)
@@ -402,6 +404,7 @@ class Box {
 
     int read(const Piece &piece) {
         if (!slowly_) {
+            note_read(piece);
             bool stored = true;
             if (int error = is_stored(piece, &stored))
                 return system_error(error, "", ret_);
@@ -563,20 +566,31 @@ class Box {
         return SA_OK;
     }
 
+    // Before reading a piece: where files are to be looked at afterwards. Of one region, at all of it that may come.
+    void note_read(const Piece &piece) {
+        if (pool_ || (piece.at >= seen_.start && piece.stop <= seen_.stop))
+            return;
+        for (uint64_t at = piece.at; at < piece.stop; at = seen_.stop) {
+            const Region *region = r_->table.at_or_after(at);
+            if (!region)
+                return;
+            seen_ = {std::max(low_, region->start), std::min(high_, region->stop)};
+            if (region->file && (read_.empty() || read_.back().start != seen_.start))
+                read_.push_back(seen_);
+        }
+    }
+
     // After reading: whether the files behind it still reach as far as the selection.
     bool is_whole() {
         if (r_->damage.any())
             return false;
-        for (uint64_t at = low_; at < high_;) {
-            const Region *region = r_->table.at_or_after(at);
-            if (!region || region->start >= high_)
-                return true;
-            uint64_t from = std::max(low_, region->start), n = std::min(high_, region->stop) - from;
-            if (region->file && still_in_file(r_, *region, from, n, false) < n)
-                return false;
-            at = region->stop;
-        }
-        return true;
+        // Rows of tiles may have gone to and fro between files.
+        std::sort(read_.begin(), read_.end(), [](Range a, Range b) { return a.start < b.start; });
+        auto last = std::unique(read_.begin(), read_.end(), [](Range a, Range b) { return a.start == b.start; });
+        return std::all_of(read_.begin(), last, [&](Range part) {
+            const Region *region = r_->table.find(part.start);
+            return !region || still_in_file(r_, *region, part.start, part.nbytes(), false) == part.nbytes();
+        });
     }
 
     sa_reservation *r_;
@@ -598,6 +612,8 @@ class Box {
     bool ready_ = false;              // the guard serves
     bool slowly_ = false;
     uint64_t done_ = 0;
+    Range seen_{0, 0};         // the part of a region that was noted last
+    std::vector<Range> read_;  // those that lie in files
     std::vector<Range> stored_;  // between known_from_ and known_
     uint64_t known_from_ = 0, known_ = 0;
     size_t next_ = 0;

@@ -205,7 +205,8 @@ int sa_list_damage(sa_reservation *r, int to_tell, sa_damage *damage, uint64_t c
 
 int sa_check_damage(sa_reservation *r, int64_t offset, int64_t nbytes, int to_tell, int lost_only,
                     sa_report *ret) try {
-    if (!r->damage.any()) {
+    ret->value = r->damage.any();
+    if (!ret->value) {
         // The usual case, in which nobody waits for anybody.
         Shared lock(r->lock);
         if (r->closed)

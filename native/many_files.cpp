@@ -64,6 +64,7 @@ int sa_map_files(sa_reservation *r, const char *names, const int64_t *places, ui
         facts = request.facts;
         found->device = facts.device;
         found->inode = facts.inode;
+        found->nbytes = facts.size;
         if (look && read_start(file.fd, facts, found->start) < 0)
             return system_error(errno, names, ret);
     }

@@ -193,6 +193,24 @@ Range pages_around(const sa_reservation *r, int64_t offset, int64_t nbytes) {
     return {start, nbytes ? (stop + page - 1) / page * page : start};
 }
 
+// Calls visit(range) for the runs of regions that `which` takes: where those are many, a call to the system for each
+// takes as long as its work.
+template <class Which, class Visit> int each_run(sa_reservation *r, Range range, Which which, Visit visit) {
+    Range run{range.start, range.start};
+    int code = each_region(r, range, [&](const Region &region, Range part) {
+        if (!which(region))
+            return int{SA_OK};
+        int done = SA_OK;
+        if (part.start != run.stop) {
+            done = run.nbytes() ? visit(run) : int{SA_OK};
+            run.start = part.start;
+        }
+        run.stop = part.stop;
+        return done;
+    });
+    return code || !run.nbytes() ? code : visit(run);
+}
+
 // Calls visit(region, range) for the parts of regions around `count` ranges, given by start and stop.
 template <class Visit>
 int each_pair(sa_reservation *r, const int64_t *pairs, uint64_t count, sa_report *ret, Visit visit) {
@@ -256,11 +274,13 @@ int sa_fetch(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret) 
     Shared lock(r->lock);
     if (int code = check_bounds(r, offset, nbytes, ret))
         return code;
-    Range range = pages_around(r, offset, nbytes);
-    return each_region(r, range, [&](const Region &region, Range part) {
-        return region.file && region.readable()
-                   ? fetch_part(r, region, part, false, ret)
-                   : int{SA_OK};
+    auto is_read = [](const Region &region) { return region.file && region.readable(); };
+    return each_run(r, pages_around(r, offset, nbytes), is_read, [&](Range run) {
+        if (!r->damage.any() && os_populate(r->base + run.start, run.nbytes(), false) == 0)
+            return int{SA_OK};
+        return each_region(r, run, [&](const Region &region, Range part) {
+            return fetch_part(r, region, part, false, ret);
+        });
     });
 }
 
@@ -268,9 +288,10 @@ int sa_forget(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *ret)
     Shared lock(r->lock);
     if (int code = check_bounds(r, offset, nbytes, ret))
         return code;
-    return each_region(r, pages_around(r, offset, nbytes), [&](const Region &region, Range part) {
-        if (region.file && region.shared && !region.huge_page && !r->damage.any())
-            os_discard(r->base + part.start, part.nbytes());  // it can be fetched again
+    auto can_forget = [](const Region &region) { return region.file && region.shared && !region.huge_page; };
+    return each_run(r, pages_around(r, offset, nbytes), can_forget, [&](Range run) {
+        if (!r->damage.any())
+            os_discard(r->base + run.start, run.nbytes());  // it can be fetched again
         return int{SA_OK};
     });
 }

@@ -169,16 +169,23 @@ class FileBacking(PageMapping):
         What is kept moves into its file first, as far as there is room; what cannot comes first, as
         a write. `lost_only` leaves that out.
         """
+        return self._look_for_damage(tell, lost_only, offset, nbytes)[0]
+
+    def _look_for_damage(
+        self, tell: bool, lost_only: bool, offset: int, nbytes: int | None
+    ) -> tuple[AccessError | None, bool]:
+        """Do so; and say whether anything was noted at all, told or not, that windows have lost."""
         report = take()
         length = self._nbytes - offset if nbytes is None else nbytes
         code = lib.sa_check_damage(self._reservation, offset, length, tell, lost_only, report)
+        noted = bool(report.value)
         if code == lib.SA_ACCESS:
             error = failure(code, report, "window", report.offset, report.count, self._nbytes)
-            return cast("AccessError", error)
+            return cast("AccessError", error), noted
         if code:
             raise failure(code, report, "close", 0, self._nbytes, self._nbytes)
         put_back(report)
-        return None
+        return None, noted
 
     def _raise_untold(
         self, offset: int = 0, nbytes: int | None = None, *, lost_only: bool = False
@@ -200,8 +207,10 @@ class FileBacking(PageMapping):
         """
         if self._closed:
             return None
-        error = self._find_untold(tell=True)
-        kept = [one for one in list_damage(self._reservation, self._nbytes, tell=False) if one.kept]
+        error, noted = self._look_for_damage(True, False, 0, None)
+        # Of thousands of files it takes a while to ask for each once more.
+        damage = list_damage(self._reservation, self._nbytes, tell=False) if noted else ()
+        kept = [one for one in damage if one.kept]
         if not kept:
             self._gives_up = False
             return error

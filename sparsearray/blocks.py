@@ -25,6 +25,7 @@ _BEGINNING = 2 << 20  # bytes of each of them
 _COPIED = 1 << 20  # bytes of small extents that are copied at once
 _FEW = 8  # such copies that are not worth a thread
 _READERS = 2  # threads that make them
+_SEVERAL = 4  # large blocks of files that are worth a thread which fetches the next one
 Index = tuple[slice, ...]
 
 
@@ -49,6 +50,8 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         Whether some of it may lie in files.
     writable : bool or None
         Of the windows; None: as the pages allow.
+    extents : ndarray of int64, shape (n, 2), optional
+        What may hold something, in bytes from the first item, for who knows.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         *,
         in_files: bool,
         writable: bool | None = None,
+        extents: NDArray[np.int64] | None = None,
     ) -> None:
         self._buffer = buffer
         self._offset = offset
@@ -72,7 +76,7 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         self._in_files = in_files
         self._writable = writable
         nbytes = prod(shape) * dtype.itemsize
-        self._extents = buffer.extents(offset, nbytes) - offset
+        self._extents = buffer.extents(offset, nbytes) - offset if extents is None else extents
         self._walk = self._find()
 
     def __iter__(self) -> Iterator[tuple[Index, NDArray[Any]]]:  # noqa: PYI034 - half the time
@@ -113,13 +117,46 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
             yield part
 
     def _fetched(self, index: Index, block: NDArray[Any]) -> Iterator[tuple[Index, NDArray[Any]]]:
-        place = block.__array_interface__["data"][0] - self._buffer.address
-        self._buffer._fetch(place, block.nbytes)
+        self._fetch_block(block)
         yield index, block
         # It may have been looked at with zeros in it.
-        self._buffer._raise_untold(place, block.nbytes, lost_only=True)
+        self._buffer._raise_untold(self._place(block), block.nbytes, lost_only=True)
+        self._leave_block(block)
+
+    def _fetched_ahead(self, blocks: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Fetch each block, where there are some while the one before is used."""
+        first = list(islice(blocks, _SEVERAL))
+        if len(first) < _SEVERAL:
+            for block in first:
+                yield from (piece for _, piece in self._fetched((), block))
+            return
+        waiting = deque(first)
+        pool = ThreadPoolExecutor(1, "sparsearray")
+        try:
+            fetched = pool.submit(self._fetch_block, waiting[0])
+            while waiting:
+                fetched.result()
+                block = waiting.popleft()
+                waiting.extend(islice(blocks, 1))
+                if waiting:
+                    fetched = pool.submit(self._fetch_block, waiting[0])
+                yield block
+                left = pool.submit(self._leave_block, block)
+                self._buffer._raise_untold(self._place(block), block.nbytes, lost_only=True)
+            left.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _place(self, block: NDArray[Any]) -> int:
+        place: int = block.__array_interface__["data"][0] - self._buffer.address
+        return place
+
+    def _fetch_block(self, block: NDArray[Any]) -> None:
+        self._buffer._fetch(self._place(block), block.nbytes)
+
+    def _leave_block(self, block: NDArray[Any]) -> None:
         if block.nbytes >= _LARGE:
-            self._buffer._forget(place, block.nbytes)
+            self._buffer._forget(self._place(block), block.nbytes)
 
     def chunks(self) -> Iterator[NDArray[Any]]:
         """
@@ -137,14 +174,13 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         window = self._buffer.window(
             self._offset, prod(self._shape), self._dtype, writable=self._writable
         )
-        for ranges in self._prefetched(item_ranges(extents[~small], itemsize)):
-            for start, stop in ranges.tolist():
-                for at in range(start, stop, self._most):
-                    block = window[at : min(at + self._most, stop)]
-                    if self._in_files:
-                        yield from (piece for _, piece in self._fetched((), block))
-                    else:
-                        yield block
+        large = (
+            window[at : min(at + self._most, stop)]
+            for ranges in self._prefetched(item_ranges(extents[~small], itemsize))
+            for start, stop in ranges.tolist()
+            for at in range(start, stop, self._most)
+        )
+        yield from self._fetched_ahead(large) if self._in_files else large
         count = max(min(_COPIED, self._most * itemsize) // page, 1)
         for ranges in self._prefetched(extents[small] // itemsize):
             pages = _pages(ranges * itemsize + self._offset, page)

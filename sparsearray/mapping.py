@@ -48,7 +48,7 @@ _MARGIN = 64 << 20  # bytes of memory that `commit` leaves to others
 _C_INTS = range(-(1 << 31), 1 << 31)
 _FILE_OFFSETS = range(1 << 63)
 # sa_found_file: a file that was opened by its name.
-_FOUND = np.dtype([("device", "u8"), ("inode", "u8"), ("start", "S8")])
+_FOUND = np.dtype([("device", "u8"), ("inode", "u8"), ("nbytes", "u8"), ("start", "S8")])
 _FOUND_CELL = ffi.typeof("sa_found_file[]")
 _MANY = 512  # files mapped in one call, which no interrupt can come into
 _PIECE = 64 << 20  # bytes that `commit` faults in at a time
@@ -273,8 +273,8 @@ class PageMapping(GuardedAccess):
         Returns
         -------
         (ndarray of records, Exception or None)
-            Of each that is mapped ``"device"``, ``"inode"`` and, with `look`, its first bytes,
-            ``"start"``; and why the next was not.
+            Of each that is mapped ``"device"``, ``"inode"``, its length ``"nbytes"`` and, with
+            `look`, its first bytes, ``"start"``; and why the next was not.
         """
         found: NDArray[np.void] = np.zeros(len(windows), _FOUND)
         for first in range(0, len(windows), _MANY):

@@ -1,6 +1,7 @@
 """Blocks: boxes that cover what is populated, and nothing twice."""
 
 import os
+import threading
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -154,4 +155,51 @@ def test_a_file_cut_short_under_the_last_block(mode: Any, tmp_path: Path) -> Non
     with pytest.raises(AccessError):
         next(walk)
     del block, walk
+    array.close()
+
+
+@pytest.fixture
+def many_blocks(tmp_path: Path) -> tuple[sparsearray.SparseArray, list[Path], np.ndarray]:
+    """Stitch files of some pages each, and one of them with a hole."""
+    paths = [tmp_path / f"{n}.raw" for n in range(6)]
+    items = np.arange(6 * 8192, dtype="i4")
+    items[8192:12288] = 0
+    for n, path in enumerate(paths):
+        items[n * 8192 : (n + 1) * 8192].tofile(path)
+    array = sparsearray.stitch(paths, "i4")
+    return array, paths, items
+
+
+def test_blocks_that_are_fetched_ahead(many_blocks: Any) -> None:
+    """Many blocks of files come in their order, each once, and are what the files hold."""
+    array, _, items = many_blocks
+    blocks = array.blocks(max_nbytes=4096).chunks()
+    assert np.array_equal(np.concatenate(list(blocks)), items)
+
+
+@pytest.mark.usefixtures("linux_core")
+@pytest.mark.parametrize("left", [0, 4096 + 100, 32768 - 4])
+def test_block_that_is_lost_meanwhile(many_blocks: Any, left: int) -> None:
+    """A file cut short under blocks that are fetched ahead is an error, at the latest one later."""
+    array, paths, items = many_blocks
+    blocks = array.blocks(max_nbytes=4096).chunks()
+    found = [next(blocks).copy() for _ in range(3)]
+    os.truncate(paths[4], left)
+    with pytest.raises(AccessError) as caught:
+        found.extend(block.copy() for block in blocks)
+    assert caught.value.filename == str(paths[4])
+    whole = 4 * 8 + left // 4096
+    assert whole <= len(found) <= whole + (left % 4096 > 0)
+    assert np.array_equal(np.concatenate(found[:whole]), items[: 1024 * whole])
+
+
+def test_blocks_that_are_not_wanted_any_more(many_blocks: Any) -> None:
+    """Who stops in between leaves no thread behind, and no window."""
+    array, _, _ = many_blocks
+    threads = threading.active_count()
+    blocks = array.blocks(max_nbytes=4096).chunks()
+    next(blocks)
+    blocks.close()
+    del blocks
+    assert threading.active_count() == threads
     array.close()

@@ -1,6 +1,7 @@
 """The public API, frozen: a change here is a change that users notice."""
 
 import ast
+import importlib
 import inspect
 from pathlib import Path
 
@@ -116,6 +117,9 @@ SIGNATURES = {
         "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "to_zarr": (
+            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
+        ),
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -153,6 +157,9 @@ SIGNATURES = {
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "tile": "(self, *numbers)",
+        "to_zarr": (
+            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
+        ),
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -261,6 +268,7 @@ ORDER = [
     "_tile_clearing",
     "tile_items",
     "tiled",
+    "_chunk_files",
     "parcel",
     "retile",
     "creation",
@@ -352,6 +360,29 @@ IMAGES = {
     "open_raw": "(parts, *, pointer=None, name=None)",
     "open_srec": "(file, *, pointer=None)",
 }
+
+
+INTEROP = {
+    "zarr": {
+        "from_zarr": (
+            "(store, *, path='', mode='r', copy=None, fill_missing=False, progress=False)"
+        ),
+        "to_zarr": (
+            "(array, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("library", INTEROP)
+def test_interop(library: str) -> None:
+    """The names of the modules of `sparsearray.interop`, and what their functions take."""
+    module = importlib.import_module(f"sparsearray.interop.{library}")
+    assert sorted(module.__all__) == sorted(INTEROP[library])
+    for name, signature in INTEROP[library].items():
+        function = getattr(module, name)
+        assert without_annotations(function) == signature
+        assert "Raises\n------" in inspect.getdoc(function), name
 
 
 def test_images() -> None:

@@ -1,0 +1,387 @@
+"""Populated chunks of an array written to a zarr array, new or there already."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsearray._boxes import corners
+from sparsearray._chunk_files import ChunkKeys
+from sparsearray._progress import progress_bar
+from sparsearray._zero import is_zero_bytes
+from sparsearray.array import SparseArray
+from sparsearray.stored import StoredArray
+
+from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
+
+__all__ = ["write_existing", "write_new"]
+
+_WRITERS = 4
+_BATCH = 64  # chunks waiting for a thread
+_OURS = frozenset({"shape", "dtype", "data", "fill_value", "config", "write_data", "name", "store"})
+
+Index = tuple[slice, ...]
+
+
+def write_new(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    shown: bool,
+) -> Any:
+    """Write a new array: see `sparsearray.interop.zarr.to_zarr`."""
+    _check_options(options)
+    target = _find_target(store, path)
+    if target is None:
+        return _write_elsewhere(array, store, path, options, overwrite=overwrite, shown=shown)
+    zarr = library("to_zarr")
+    _check_target(array, target, overwrite=overwrite)
+    with _replacing(target) as beside:
+        _create_and_fill(array, str(beside), "", options, shown=shown)
+        # The groups that it is in come last: before, nothing of it is there.
+        for parent in _parents(path):
+            zarr.open_group(store, path=parent, mode="a", zarr_format=_version(options))
+    return zarr.open_array(store, path=path, mode="r+")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    if _version(options) not in (2, 3):
+        msg = f"to_zarr: zarr_format must be 2 or 3, not {options['zarr_format']!r}"
+        raise ValueError(msg)
+    given = sorted(_OURS.intersection(options))
+    if given:
+        msg = f"to_zarr: {', '.join(given)} come from the array"
+        raise TypeError(msg)
+
+
+def _parents(path: str) -> list[str]:
+    """List the groups that an array is in, from the outermost on."""
+    parts = path.split("/") if path else []
+    return ["/".join(parts[:k]) for k in range(len(parts))]
+
+
+# Where it goes
+
+
+def _find_target(store: Any, path: str) -> Path | None:
+    """Find the folder of an array; None where it is in no local store."""
+    from zarr.storage import LocalStore
+
+    if type(store) is LocalStore:
+        root = store.root
+    elif isinstance(store, os.PathLike) or (isinstance(store, str) and "://" not in store):
+        root = Path(store)
+    else:
+        return None
+    return Path(os.path.realpath(root / path))
+
+
+def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
+    """Raise an error for what cannot be replaced, or must not be."""
+    storage = array._store._storage
+    if storage.mode in ("r+", "w+") and storage.is_at(str(target)):
+        msg = f"to_zarr: {str(target)!r} is the array's own, opened with mode {storage.mode!r}"
+        raise ValueError(msg)
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "to_zarr: no folder", str(target))
+    if not any(target.iterdir()):
+        return
+    if not overwrite:
+        message = "to_zarr: there is something already, which overwrite=True would replace"
+        raise FileExistsError(errno.EEXIST, message, str(target))
+    if not any((target / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
+        message = "to_zarr: no zarr array or group, which alone overwrite=True replaces"
+        raise FileExistsError(errno.EEXIST, message, str(target))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Have a folder made beside another, and put in its place at the end; or nothing left of it."""
+    near = target.parent
+    while not near.is_dir():
+        near = near.parent
+    label = f".{os.fsdecode(os.fsencode(target.name)[:200])}.{secrets.token_hex(6)}"
+    beside, old = near / f"{label}.tmp", near / f"{label}.old"
+    try:
+        yield beside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        moved = target.exists()
+        if moved:
+            target.rename(old)
+        try:
+            beside.rename(target)
+        except BaseException:
+            if moved:
+                old.rename(target)
+            raise
+    finally:
+        for folder in (beside, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_elsewhere(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    overwrite: bool,
+    shown: bool,
+) -> Any:
+    """Write to a store that is no folder; what was written is removed on an error."""
+    from zarr.core.sync import sync
+
+    made: list[Any] = []
+    try:
+        return _create_and_fill(
+            array, store, path, {**options, "overwrite": overwrite}, shown=shown, made=made
+        )
+    except BaseException:
+        for one in made:
+            # The first error is the one to tell, and some stores cannot take back what they have.
+            with suppress(Exception):
+                sync(one.store.delete_dir(one.path))
+        raise
+
+
+# What is made there
+
+
+def _create_and_fill(
+    array: StoredArray,
+    store: Any,
+    path: str,
+    options: dict[str, Any],
+    *,
+    shown: bool,
+    made: list[Any] | None = None,
+) -> Any:
+    zarr = library("to_zarr")
+    dtype = array.dtype
+    if _version(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
+        options = {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
+    found = zarr.create_array(
+        store,
+        name=path or None,
+        shape=array.shape,
+        dtype=dtype,
+        fill_value=np.zeros((), dtype)[()],
+        **options,
+    )
+    if made is not None:
+        made.append(found)
+    _check_carried(found, dtype)
+    _fill(array, found, shown=shown)
+    return found
+
+
+def _version(options: dict[str, Any]) -> int:
+    found: int = options.get("zarr_format") or 3
+    return found
+
+
+def _is_big_endian(dtype: np.dtype) -> bool:
+    return dtype.names is None and dtype.newbyteorder("=") != dtype
+
+
+def _check_carried(made: Any, dtype: np.dtype) -> None:
+    """Raise TypeError where zarr reads another dtype than it was given, or another zero."""
+    zarr = library("to_zarr")
+    try:
+        found = find_format(zarr.open_array(made.store, path=made.path, mode="r"))
+    except (TypeError, ValueError) as error:
+        msg = f"zarr cannot read back dtype {dtype}: {error}"
+        raise TypeError(msg) from error
+    if found.dtype != dtype or not found.has_zero_fill:
+        msg = f"dtype {dtype} does not come back from zarr: {found.dtype} does"
+        raise TypeError(msg)
+
+
+def write_existing(array: StoredArray, target: Any, *, shown: bool) -> Any:
+    """Write into an array that is there: chunks that are holes are removed from it."""
+    form = find_format(target)
+    if form.shape != array.shape:
+        msg = f"to_zarr: shape {array.shape} does not fit {target.store_path} of {form.shape}"
+        raise ValueError(msg)
+    if form.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
+        msg = f"to_zarr: dtype {array.dtype} is not that of {target.store_path}, {form.dtype}"
+        raise ValueError(msg)
+    storage = array._store._storage
+    if form.root is not None and storage.mode in ("r+", "w+") and storage.is_at(form.root):
+        msg = f"to_zarr: {form.root!r} is the array's own, opened with mode {storage.mode!r}"
+        raise ValueError(msg)
+    numbers = _populated(array, form)
+    holes = prod(form.grid) - len(numbers)
+    if holes and not form.has_zero_fill:
+        msg = (
+            f"to_zarr: {target.store_path}: {describe_missing(form, holes)}: not the array's zeros"
+        )
+        raise ValueError(msg)
+    if target.read_only:
+        msg = f"to_zarr: {target.store_path} is read-only"
+        raise ValueError(msg)
+    written = _fill(array, target, shown=shown)
+    _remove(target, form, written)
+    return target
+
+
+def _remove(target: Any, form: Format, written: set[int]) -> None:
+    """Remove all chunks but those that were written."""
+    from zarr.core.sync import sync
+
+    found = find_stored(target, form)
+    if found is None or not target.store.supports_deletes:
+        others = np.array(sorted(set(range(prod(form.grid))) - written), np.int64)
+        for box in item_boxes(form, others, 1):
+            target[box] = np.zeros((), form.dtype)[()]
+        return
+    for number in found.keys() - written:
+        if form.root is not None:
+            Path(found[number]).unlink(missing_ok=True)
+        else:
+            sync(target.store.delete(found[number]))
+
+
+# Chunks
+
+
+def _populated(array: StoredArray, form: Format) -> NDArray[np.int64]:
+    """Find the numbers of the chunks, or shards, in which something is stored."""
+    if not prod(form.grid):
+        return np.empty(0, np.int64)
+    starts, stops = corners(list(array._stored_boxes()), array.ndim)
+    first, last = starts // form.stored, -(-stops // form.stored)
+    steps = np.array([prod(form.grid[k + 1 :]) for k in range(array.ndim)], np.int64)
+    single = (last - first == 1).all(axis=1)
+    found = [first[single] @ steps]
+    for low, high in zip(first[~single].tolist(), last[~single].tolist(), strict=True):
+        numbers = np.zeros(1, np.int64)
+        for a, b, step in zip(low, high, steps.tolist(), strict=True):
+            numbers = (numbers[:, np.newaxis] + np.arange(a, b) * step).reshape(-1)
+        found.append(numbers)
+    return np.unique(np.concatenate(found))
+
+
+def _fill(array: StoredArray, target: Any, *, shown: bool) -> set[int]:
+    """Write the chunks of an array that do not hold zeros only. Returns their numbers."""
+    form = find_format(target)
+    numbers = _populated(array, form)
+    nbytes = prod(form.stored) * form.dtype.itemsize
+    writer: _PlainWriter | _CodecWriter = _CodecWriter(array, form, target)
+    if form.root is not None and form.keys is not None and form.reason is None:
+        writer = _PlainWriter(array, form, form.root, form.keys)
+    written: set[int] = set()
+    work = zip(numbers.tolist(), item_boxes(form, numbers, 1), strict=True)
+    with progress_bar("to_zarr", len(numbers) * nbytes, shown=shown) as done:
+        for number in _spread(writer, work):
+            if number is not None:
+                written.add(number)
+            done(nbytes)
+    if isinstance(array, SparseArray):
+        array._tell_loss()
+    return written
+
+
+def _spread(
+    write: Callable[[tuple[int, Index]], int | None], work: Iterable[tuple[int, Index]]
+) -> Iterator[int | None]:
+    """Do the work by several threads, in any order."""
+    places = iter(work)
+    pool = ThreadPoolExecutor(_WRITERS, "sparsearray")
+    try:
+        while batch := list(islice(places, _BATCH * _WRITERS)):
+            yield from pool.map(write, batch, chunksize=1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _CodecWriter:
+    """Writes chunks through zarr's codecs."""
+
+    def __init__(self, array: StoredArray, form: Format, target: Any) -> None:
+        self._read = array._box_reader()
+        self._has_zero_fill = form.has_zero_fill
+        # zarr takes some zeros for the fill value that are not, as -0.0 in complex numbers.
+        self._target = target.with_config({"write_empty_chunks": True})
+        self._lean = target.with_config({"write_empty_chunks": False})
+        self._has_parts = target.shards is not None
+
+    def __call__(self, work: tuple[int, Index]) -> int | None:
+        number, box = work
+        block = self._read(box)
+        if self._has_zero_fill and is_zero_bytes(block):
+            return None
+        target = self._target
+        if self._has_parts and self._has_zero_fill and not _has_other_zeros(block):
+            target = self._lean  # chunks of zeros take no room in a shard
+        target[box] = block
+        return number
+
+
+def _has_other_zeros(block: NDArray[Any]) -> bool:
+    """Tell whether some items are equal to zero, and not zero byte by byte."""
+    if block.dtype.kind in "biumMSU":
+        return False
+    if block.dtype.kind not in "fc":
+        return True
+    plain = np.ascontiguousarray(block)
+    parts = plain.view(f"f{plain.itemsize // 2}") if plain.dtype.kind == "c" else plain
+    return bool(((parts == 0) & np.signbit(parts)).any())
+
+
+class _PlainWriter:
+    """Writes chunks whose bytes are those of their items as files."""
+
+    def __init__(self, array: StoredArray, form: Format, root: str, keys: ChunkKeys) -> None:
+        self._read = array._box_reader()
+        self._form = form
+        self._root = root
+        self._keys = keys
+
+    def __call__(self, work: tuple[int, Index]) -> int | None:
+        number, box = work
+        form = self._form
+        block = self._read(box)
+        if form.has_zero_fill and is_zero_bytes(block):
+            return None
+        if block.shape != form.chunks or block.dtype != form.dtype:
+            whole = np.zeros(form.chunks, form.dtype)
+            whole[tuple(slice(0, n) for n in block.shape)] = block
+            block = whole
+        _write_file(f"{self._root}/{self._keys.name(number)}", np.ascontiguousarray(block))
+        return number
+
+
+def _write_file(path: str, items: NDArray[Any]) -> None:
+    """Write a file: whole, or not at all."""
+    target = Path(path)
+    beside = target.with_name(f".{secrets.token_hex(6)}.tmp")
+    raw = items.reshape(-1).view("u1")
+    try:
+        try:
+            beside.write_bytes(raw.data)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(raw.data)
+        beside.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise

@@ -1,0 +1,1012 @@
+"""zarr arrays opened and written: against what zarr itself reads."""
+
+import os
+import pickle
+import tempfile
+import threading
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsearray
+from sparsearray import AccessError, TiledArray
+
+zarr = pytest.importorskip("zarr", reason="the extra zarr is not installed")
+
+from sparsearray.interop.zarr import from_zarr, to_zarr  # noqa: E402 - needs zarr
+
+PAGE = os.sysconf("SC_PAGESIZE")
+pytestmark = pytest.mark.filterwarnings(
+    # What zarr says of dtypes that have no specification in version 3 yet.
+    "ignore::zarr.errors.UnstableSpecificationWarning",
+    "ignore:The data type .* does not have a Zarr V3 specification",
+)
+KEYS = [
+    (3, {"name": "default", "separator": "/"}),
+    (3, {"name": "default", "separator": "."}),
+    (3, {"name": "v2", "separator": "/"}),
+    (3, {"name": "v2", "separator": "."}),
+    (2, {"name": "v2", "separator": "."}),
+    (2, {"name": "v2", "separator": "/"}),
+]
+RECORD = np.dtype([("a", "<i4"), ("b", "<f8")])
+DTYPES = ["f8", ">f4", "i2", ">u8", "?", "c16", ">c8", "M8[ns]", "m8[s]", "S4", "U4", "f2", RECORD]
+
+
+def make(path, shape, chunks, dtype="f8", **options):
+    """Make a zarr array whose fill value is zero, uncompressed."""
+    options = {"compressors": None, "fill_value": np.zeros((), dtype)[()], **options}
+    return zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype, **options)
+
+
+def some(shape, dtype="f8", seed=0):
+    """Make items without zeros."""
+    numbers = np.random.default_rng(seed).integers(1, 100, shape)
+    if np.dtype(dtype).names:
+        found = np.zeros(shape, dtype)
+        found["a"], found["b"] = numbers, -numbers
+        return found
+    return numbers.astype(dtype)
+
+
+def count_descriptors():
+    """Count what the process has open."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("no /proc to count descriptors in")
+    return len(list(folder.iterdir()))
+
+
+def names_in(folder):
+    """List a folder."""
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.fixture
+def paged(tmp_path):
+    """Make an array of 6 x 5 chunks of a page, of which some are there; and what zarr reads."""
+    side = PAGE // 64
+    z = make(tmp_path / "a.zarr", (6 * 8, 5 * side - 3), (8, side))
+    z[3:14, side - 2 : side + 5] = some((11, 7))
+    z[40:48, 4 * side :] = some((8, side - 3), seed=1)
+    return str(tmp_path / "a.zarr"), z[...]
+
+
+def is_mapped(array):
+    """Tell whether some of an array is mapped from files."""
+    return any(region.kind == "file" for region in array.buffer.regions)
+
+
+# Chunks that are mapped
+
+
+@pytest.mark.parametrize(("version", "keys"), KEYS)
+def test_chunks_are_mapped(tmp_path, version, keys):
+    """Chunk files of whole pages are tiles, whatever their names are; the others are zero."""
+    shape, chunks = (40, 3 * PAGE), (16, PAGE // 4)
+    z = make(tmp_path / "a", shape, chunks, "i4", zarr_format=version, chunk_key_encoding=keys)
+    z[17:20, 5:9] = 7
+    z[39, -1] = 8
+    with from_zarr(tmp_path / "a") as a:
+        assert isinstance(a, TiledArray)
+        assert (a.shape, a.dtype, a.tiles, a.mode) == (shape, np.dtype("i4"), chunks, "r")
+        assert a.path == str(tmp_path / "a")
+        files = [region for region in a.buffer.regions if region.kind == "file"]
+        assert len(files) == 2
+        assert a.nbytes_stored == 2 * 16 * PAGE
+        assert np.array_equal(a[...], z[...])
+        assert a.sum() == z[...].sum()
+
+
+def test_nothing_is_read(tmp_path):
+    """64 TiB open at once, and holes of them read as zero."""
+    z = make(tmp_path / "a", (1 << 22, 1 << 21), (1 << 10, 1 << 10))
+    z[-1, -1] = 3
+    with from_zarr(tmp_path / "a") as a:
+        assert a.nbytes == 1 << 46
+        assert (a[-1, -1], a[5, 5], a.sum()) == (3, 0, 3)
+        assert a.nbytes_stored == 8 << 20
+
+
+def test_array_of_zarr_and_group(tmp_path):
+    """A zarr.Array, a group with a path, a store and the folder of the array are all the same."""
+    group = zarr.open_group(tmp_path / "g", mode="w")
+    z = group.create_array("x/y", shape=(PAGE,), chunks=(PAGE,), dtype="i8", compressors=None)
+    z[5] = 6
+    for a in (
+        from_zarr(z),
+        from_zarr(group, path="x/y"),
+        from_zarr(tmp_path / "g", path="x/y"),
+        from_zarr(str(tmp_path / "g" / "x" / "y")),
+        from_zarr(zarr.storage.LocalStore(tmp_path / "g"), path="x/y"),
+    ):
+        assert is_mapped(a)
+        assert (a[5], a.sum()) == (6, 6)
+
+
+def test_group_is_named_with_its_arrays(tmp_path):
+    """A group is no array: the error says which are in it."""
+    group = zarr.open_group(tmp_path / "g", mode="w")
+    make(tmp_path / "g" / "x", (4,), (4,))
+    for store in (group, tmp_path / "g"):
+        with pytest.raises(TypeError, match=r"a group, not an array; arrays in it: 'x'"):
+            from_zarr(store)
+
+
+def test_missing_array(tmp_path):
+    """Where there is nothing, the path is named."""
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        from_zarr(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_byte_order_of_a_codec(tmp_path, order):
+    """The bytes codec says the byte order, in which chunks are mapped and read."""
+    serializer = zarr.codecs.BytesCodec(endian="big" if order == ">" else "little")
+    for name, compressors in (("plain", None), ("packed", "auto")):
+        z = make(
+            tmp_path / name, (PAGE,), (PAGE,), "f4", serializer=serializer, compressors=compressors
+        )
+        z[...] = np.arange(PAGE)
+        a = from_zarr(z)
+        assert a.dtype == np.dtype(f"{order}f4")
+        assert is_mapped(a) == (name == "plain")
+        assert np.array_equal(a[...], np.arange(PAGE))
+
+
+def test_other_files_are_no_chunks(paged):
+    """Names that are no keys of the grid are left alone."""
+    path, expected = paged
+    for name in ("c/0/7", "c/00/1", "c/9/0", "c/x", "c/0/.tmp", "c/-1/0", "c/1/\u0661"):
+        Path(path, name).parent.mkdir(exist_ok=True)
+        Path(path, name).write_bytes(b"no chunk")
+    with from_zarr(path) as a:
+        assert np.array_equal(a[...], expected)
+
+
+@pytest.mark.parametrize("change", [-PAGE, -1, 1, PAGE])
+def test_chunk_of_a_wrong_size(paged, change):
+    """A chunk file that is not as long as a chunk is named, with its place and both lengths."""
+    path, _ = paged
+    os.truncate(f"{path}/c/1/0", PAGE + change)
+    before = count_descriptors()
+    with pytest.raises(
+        ValueError, match=rf"chunk \(1, 0\).*c/1/0': {PAGE + change} bytes.* {PAGE}"
+    ):
+        from_zarr(path)
+    assert count_descriptors() == before
+
+
+def test_chunk_that_is_a_folder(paged):
+    """What is no file is named as well."""
+    path, _ = paged
+    Path(path, "c/1/0").unlink()
+    Path(path, "c/1/0").mkdir()
+    with pytest.raises(OSError, match=r"chunk \(1, 0\)") as caught:
+        from_zarr(path)
+    assert caught.value.filename == f"{path}/c/1/0"
+
+
+def test_no_descriptor_is_kept(paged):
+    """An array of mapped chunks has no file open."""
+    path, _ = paged
+    from_zarr(path).close()  # zarr has started its own threads by now
+    before = count_descriptors()
+    with from_zarr(path):
+        assert count_descriptors() == before
+
+
+def test_too_many_mappings(paged, monkeypatch):
+    """At the limit of mappings the error says so, and how to read the chunks instead."""
+    import sparsearray._chunk_files as module
+
+    path, expected = paged
+    monkeypatch.setattr(module, "_MANY", 0)
+    monkeypatch.setattr(module, "count_mappings", lambda: (900, 1415))
+    with pytest.raises(OSError, match=r"take 7 mappings.* 1415 that vm.max_map_count allows 3 are"):
+        from_zarr(path)
+    assert np.array_equal(from_zarr(path, copy=True)[...], expected)
+
+
+# Modes
+
+
+def test_read_only(paged):
+    """In mode 'r' nothing can be written."""
+    with from_zarr(paged[0]) as a:
+        with pytest.raises(ValueError, match="read-only"):
+            a[0, 0] = 1
+        assert not a.tile(0, 0).flags.writeable
+
+
+def test_copy_on_write(paged):
+    """In mode 'c' writes to chunks, and to those that are missing, reach no file."""
+    path, expected = paged
+    with from_zarr(path, mode="c") as a:
+        a[5, 60], a[20, 100] = 77, 78
+        changed = expected.copy()
+        changed[5, 60], changed[20, 100] = 77, 78
+        assert np.array_equal(a[...], changed)
+        assert a.sum() == changed.sum()
+    assert np.array_equal(zarr.open_array(path)[...], expected)
+    assert len([p for p in Path(path, "c").rglob("*") if p.is_file()]) == 5
+
+
+WAYS = {
+    "item": lambda a: a.__setitem__((20, 100), 9),
+    "box": lambda a: a.__setitem__((slice(15, 26), slice(60, 140)), np.full((11, 80), 9.0)),
+    "places": lambda a: a.__setitem__(([1, 20, 47], [100, 100, 2]), 9),
+    "outer": lambda a: a.oindex.__setitem__(([1, 20, 47], [100, 7]), 9),
+    "window": lambda a: a.tile(2, 1).__setitem__((3, 3), 9),
+    "mask": lambda a: a.__setitem__(np.arange(a.size).reshape(a.shape) % 1000 == 999, 9),
+    "zero": lambda a: a.__setitem__((slice(4, 12), slice(None)), 0),
+    "discard": lambda a: a.discard((slice(None), slice(50, 70))),
+    "sparse": lambda a: a.__setitem__(..., one_item(a.shape)),
+    "tiles": lambda a: a.__setitem__(..., one_item(a.shape).retile(a.tiles)),
+    "clip": lambda a: a.clip(0, 5, out=a),
+}
+
+
+def one_item(shape):
+    """Make an array of one item."""
+    made = sparsearray.zeros(shape)
+    made[21, 101] = 9
+    return made
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_writes_reach_chunks(paged, way):
+    """In mode 'r+' zarr reads what was written, to chunks that were there and to new ones."""
+    path, expected = paged
+    model = sparsearray.zeros(expected.shape, tiles=(8, PAGE // 64))
+    model[...] = expected
+    WAYS[way](model)
+    with from_zarr(path, mode="r+") as a:
+        WAYS[way](a)
+        assert np.array_equal(a[...], model[...])
+        assert a.sum() == model.sum()
+        a.flush()
+    assert np.array_equal(zarr.open_array(path)[...], model[...])
+    with from_zarr(path) as again:
+        assert np.array_equal(again[...], model[...])
+    sizes = {p.stat().st_size for p in Path(path, "c").rglob("*") if p.is_file()}
+    assert sizes == {PAGE}
+
+
+def test_zeros_make_no_chunk(paged):
+    """Setting zeros makes no chunk file that was not there."""
+    path, _ = paged
+    names = sorted(map(str, Path(path).rglob("*")))
+    with from_zarr(path, mode="r+") as a:
+        a[...] = 0
+        a.discard(slice(None))
+    assert sorted(map(str, Path(path).rglob("*"))) == names
+    assert not zarr.open_array(path)[...].any()
+
+
+def test_chunk_that_somebody_else_made(paged):
+    """A chunk that was made meanwhile is shown, and not replaced, when it is written to."""
+    path, _ = paged
+    with from_zarr(path, mode="r+") as a:
+        zarr.open_array(path)[24, 0] = 5
+        assert a[24, 0] == 0
+        a[24, 1] = 6
+        assert (a[24, 0], a[24, 1]) == (5, 6)
+    assert zarr.open_array(path)[24, :2].tolist() == [5, 6]
+
+
+def test_failed_chunk_leaves_nothing(paged):
+    """Where a chunk cannot be made, those of the same write are gone again, and the array works."""
+    path, expected = paged
+    Path(path, "c", "3").write_bytes(b"in the way")
+    with from_zarr(path, mode="r+") as a:
+        with pytest.raises(OSError, match="3"):
+            a[16:32, :] = 1
+        assert np.array_equal(a[...], expected)
+        assert not Path(path, "c", "2", "0").exists()
+        Path(path, "c", "3").unlink()
+        a[16:32, :] = 1
+        expected[16:32, :] = 1
+        assert np.array_equal(a[...], expected)
+    assert np.array_equal(zarr.open_array(path)[...], expected)
+
+
+def test_chunks_made_by_threads(tmp_path):
+    """Threads that write to the same missing chunks lose nothing."""
+    make(tmp_path / "a", (64, PAGE), (8, PAGE // 64))
+    with from_zarr(tmp_path / "a", mode="r+") as a:
+        threads = [
+            threading.Thread(
+                target=lambda k=k: a.__setitem__((slice(k, None, 4), slice(0, 640)), k + 1)
+            )
+            for k in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    found = zarr.open_array(tmp_path / "a")[:, :640]
+    assert np.array_equal(found, np.repeat(np.arange(64)[:, np.newaxis] % 4 + 1, 640, axis=1))
+
+
+def test_like_any_tiled_array(paged, tmp_path):
+    """Copies, snapshots, files and other tiles of it hold the same; its length cannot change."""
+    path, expected = paged
+    with from_zarr(path, mode="r+") as a:
+        before = a.snapshot()
+        a[20, 100] = 5
+        changed = expected.copy()
+        changed[20, 100] = 5
+        assert np.array_equal(before[...], expected)
+        sparsearray.save(tmp_path / "a.npy", a)
+        for made in (
+            a.copy(),
+            a.retile((5, 7)),
+            a.retile(None),
+            sparsearray.open(tmp_path / "a.npy"),
+        ):
+            assert np.array_equal(made[...], changed)
+        assert np.array_equal((a * 2)[...], changed * 2)
+        with pytest.raises(ValueError, match="in chunk files cannot change its length"):
+            a._records._storage.resize(a._records, (1,))
+        assert "a.zarr' (r+)" in repr(a)
+
+
+def test_modes_are_checked(paged):
+    """Another mode is refused, and so is mode 'r+' of a copy."""
+    with pytest.raises(ValueError, match="mode must be one of 'r', 'r\\+', 'c', not 'w'"):
+        from_zarr(paged[0], mode="w")
+    with pytest.raises(ValueError, match="copy=True: writes to what was read into memory"):
+        from_zarr(paged[0], mode="r+", copy=True)
+
+
+# Pickles, and files that change
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_pickled_as_a_reference(paged, mode):
+    """The path travels, and what was copied on write."""
+    path, expected = paged
+    with from_zarr(path, mode=mode) as a:
+        if mode != "r":
+            a[5, 60] = expected[5, 60] = 77
+        data = pickle.dumps(a)
+        assert len(data) < (400 if mode != "c" else PAGE + 1000)
+        with pickle.loads(data) as again:
+            assert again.mode == mode
+            assert np.array_equal(again[...], expected)
+
+
+def test_pickled_array_that_changed(paged):
+    """A reference to what is another array by now is an error."""
+    path, _ = paged
+    data = pickle.dumps(from_zarr(path))
+    make(path, (PAGE,), (PAGE,), overwrite=True)
+    with pytest.raises(ValueError, match="changed after the array was pickled"):
+        pickle.loads(data)
+
+
+@pytest.mark.usefixtures("linux_core")
+@pytest.mark.parametrize("left", [0, 100, PAGE - 1])
+def test_chunk_cut_short(paged, left):
+    """A chunk that becomes shorter is an error of boxes and sums, which names the file."""
+    path, _ = paged
+    with from_zarr(path) as a:
+        assert a[0, 0] == 0
+        os.truncate(f"{path}/c/1/0", left)
+        for use in (lambda: a[8:16, 0 : PAGE // 64], a.sum, lambda: a[15, PAGE // 64 - 1]):
+            with pytest.raises(AccessError) as caught:
+                use()
+            assert caught.value.filename == f"{path}/c/1/0"
+        assert a[41, -1] != 0  # of another file
+
+
+def test_box_beside_a_cut_chunk(tmp_path):
+    """Boxes that do not touch the chunk that was cut are read as before."""
+    z = make(tmp_path / "a", (8, 2 * PAGE), (1, PAGE // 8))
+    z[...] = expected = some(z.shape)
+    with from_zarr(z) as a:
+        os.truncate(tmp_path / "a" / "c" / "3" / "2", 0)
+        assert np.array_equal(a[:, : PAGE // 4], expected[:, : PAGE // 4])
+        with pytest.raises(AccessError):
+            a[:, : PAGE // 2]
+
+
+def test_deleted_chunks_stay(paged):
+    """Chunks that are deleted or replaced stay part of an array that is open."""
+    path, expected = paged
+    with from_zarr(path) as a:
+        zarr.open_array(path)[...] = 0
+        assert np.array_equal(a[...], expected)
+
+
+# Chunks that are read
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compressors": "auto"},
+        {"compressors": zarr.codecs.GzipCodec(level=1)},
+        {"compressors": None, "filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+        {"compressors": None, "shards": (32, 64)},
+        {"compressors": "auto", "shards": (16, 64)},
+        {"zarr_format": 2, "compressors": "auto"},
+        {"zarr_format": 2, "compressors": None, "order": "F"},
+        {"chunks": (7, 11)},
+    ],
+)
+def test_chunks_are_read(tmp_path, options):
+    """What cannot be mapped is read, chunk by chunk, where something is stored."""
+    options = {"chunks": (16, 32), **options}
+    z = make(tmp_path / "a", (100, 130), options.pop("chunks"), **options)
+    z[20:50, 30:31] = some((30, 1))
+    a = from_zarr(z)
+    assert np.array_equal(a[...], z[...])
+    assert (a.tiles, a.path, a.mode) == (z.chunks, None, None)
+    assert a.nbytes_stored < a.nbytes / 2
+    with pytest.raises(ValueError, match="must be read into memory"):
+        from_zarr(z, copy=False)
+    with pytest.raises(ValueError, match="mode 'r\\+': its chunks must be read into memory"):
+        from_zarr(z, mode="r+")
+
+
+@pytest.mark.parametrize("kind", ["memory", "zip", "fsspec"])
+def test_other_stores(tmp_path, kind):
+    """Arrays in memory, in a zip file and in a file system of fsspec's are read."""
+    if kind == "memory":
+        store = zarr.storage.MemoryStore()
+    elif kind == "zip":
+        store = zarr.storage.ZipStore(tmp_path / "a.zip", mode="w")
+    else:
+        pytest.importorskip("fsspec", reason="fsspec is not installed")
+        store = "memory://of-a-test"
+    z = zarr.create_array(store, name="g/x", shape=(100, 50), chunks=(16, 16), dtype="i4")
+    z[30, 40] = 5
+    a = from_zarr(z)
+    assert (a[30, 40], a.sum(), a.tiles) == (5, 5, (16, 16))
+    assert a.nbytes_stored <= PAGE
+    with pytest.raises(ValueError, match="they are in no local folder"):
+        from_zarr(z, copy=False)
+
+
+def test_missing_chunks_are_not_asked_for():
+    """Where a store can be listed, only chunks that are there are read."""
+    asked = []
+
+    class Counting(zarr.storage.MemoryStore):
+        async def get(self, key, *args, **kwargs):
+            asked.append(key)
+            return await super().get(key, *args, **kwargs)
+
+    z = zarr.create_array(Counting(), shape=(1000, 1000), chunks=(10, 10), dtype="i4")
+    z[500, 500] = 1
+    asked.clear()
+    assert from_zarr(z).sum() == 1
+    assert [key for key in asked if key.startswith("c/")] == ["c/50/50"]
+
+
+def test_store_without_a_listing():
+    """Where it cannot be listed, all of it is read."""
+
+    class Blind(zarr.storage.MemoryStore):
+        supports_listing = False
+
+    z = zarr.create_array(Blind(), shape=(100, 90), chunks=(10, 10), dtype="i4", fill_value=3)
+    z[50, 50] = 1
+    assert np.array_equal(from_zarr(z)[...], z[...])
+
+
+def test_zeros_that_are_stored(tmp_path):
+    """A chunk that is there and holds zeros takes nothing where it is read."""
+    z = make(
+        tmp_path / "a", (64, 64), (32, 32), config={"write_empty_chunks": True}, compressors="auto"
+    )
+    z[...] = 0
+    assert from_zarr(z).nbytes_stored == 0
+
+
+def test_negative_zero_is_data(tmp_path):
+    """-0.0 and NaN are items like others, mapped or read."""
+    for compressors in (None, "auto"):
+        z = make(tmp_path / str(compressors), (PAGE,), (PAGE,), compressors=compressors)
+        z[7], z[9] = -0.0, np.nan
+        a = from_zarr(z)
+        assert np.signbit(a[7])
+        assert np.isnan(a[9])
+
+
+def test_memory_that_runs_out(tmp_path, monkeypatch):
+    """Before memory runs out, there is an error."""
+    import sparsearray.interop.zarr as module
+
+    z = make(tmp_path / "a", (64, 64), (8, 8), compressors="auto")
+    z[...] = 1
+    monkeypatch.setattr(module, "available_memory", lambda: 1 << 20)
+    with pytest.raises(MemoryError, match="0 bytes of chunks were read, and 1 MiB are free"):
+        from_zarr(z)
+
+
+def test_progress(tmp_path, capsys):
+    """A progress bar counts the bytes of what is read and written."""
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    z = make(tmp_path / "a", (64, 64), (32, 32), compressors="auto")
+    z[...] = 1
+    to_zarr(from_zarr(z, progress=True), tmp_path / "b", progress=True)
+    said = capsys.readouterr().err
+    assert "from_zarr: 100%" in said
+    assert "to_zarr: 100%" in said
+
+
+# Fill values
+
+
+@pytest.mark.parametrize("fill", [1.0, np.nan, -0.0])
+@pytest.mark.parametrize("compressors", [None, "auto"])
+def test_other_fill_values(tmp_path, fill, compressors):
+    """Missing chunks of another fill value are refused, or filled when asked to; never zero."""
+    z = make(tmp_path / "a", (40, PAGE), (8, PAGE // 8), fill_value=fill, compressors=compressors)
+    z[:8, :5] = 0
+    with pytest.raises(ValueError, match=rf"39 chunks of 40 missing, and hold .*{fill}") as caught:
+        from_zarr(z)
+    assert "fill_missing=True" in str(caught.value)
+    a = from_zarr(z, fill_missing=True)
+    assert a[...].tobytes() == z[...].tobytes()
+    assert not is_mapped(a)
+    z[...] = 5
+    assert np.array_equal(from_zarr(z)[...], z[...])
+    assert is_mapped(from_zarr(z)) == (compressors is None)
+
+
+def test_fill_of_parts_of_shards(tmp_path):
+    """Parts of a shard that are not in it hold the fill value, as zarr reads them."""
+    z = make(tmp_path / "a", (8, 8), (2, 2), shards=(8, 8), fill_value=7)
+    z[0, 0] = 1
+    assert np.array_equal(from_zarr(z)[...], z[...])
+
+
+@pytest.mark.parametrize(("dtype", "is_zero"), [("f8", True), ("M8[s]", False), ("U3", True)])
+def test_fill_value_of_none(tmp_path, dtype, is_zero):
+    """Where version 2 has no fill value, missing chunks hold what zarr reads: not a time for NaT."""
+    z = make(tmp_path / "a", (8,), (2,), dtype, zarr_format=2, fill_value=None)
+    z = zarr.open_array(tmp_path / "a")
+    if is_zero:
+        assert np.array_equal(from_zarr(z)[...], z[...])
+    else:
+        with pytest.raises(ValueError, match="4 chunks of 4 missing, and hold .*NaT"):
+            from_zarr(z)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_items_without_a_length(tmp_path, version):
+    """Strings of any length are refused."""
+    z = zarr.create_array(tmp_path / "a", shape=(4,), dtype=str, zarr_format=version)
+    with pytest.raises(TypeError, match="have no fixed number of bytes"):
+        from_zarr(z)
+
+
+# Writing
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("compressors", [None, "auto"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes_come_back(tmp_path, version, compressors, dtype):
+    """Bytes and dtype of every kind of item are the same, after the way to zarr and back."""
+    a = sparsearray.zeros((20, 30), dtype, tiles=(8, 16))
+    a[3:9, 14:20] = some((6, 6), dtype)
+    z = a.to_zarr(tmp_path / "a", zarr_format=version, compressors=compressors)
+    assert z[...].tobytes() == np.asarray(a).astype(z.dtype).tobytes()
+    assert z.chunks == (8, 16)
+    assert z.nchunks_initialized == 4
+    again = from_zarr(z)
+    assert again.dtype == a.dtype
+    assert again[...].tobytes() == np.asarray(a).tobytes()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 5), (5, 0), (1,), (3, 1, 4, 1)])
+def test_shapes_come_back(tmp_path, version, shape):
+    """A single item, and arrays without any, too."""
+    for name, tiles in (("tiles", tuple(max(n // 2, 1) for n in shape)), ("rows", None)):
+        a = sparsearray.zeros(shape, "i4", tiles=tiles)
+        a[...] = 5
+        z = to_zarr(a, tmp_path / name, zarr_format=version)
+        assert np.array_equal(z[...], np.full(shape, 5, "i4"))
+        assert np.array_equal(from_zarr(z)[...], z[...])
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("options", [{"compressors": None}, {}, {"shards": (8, 8)}])
+def test_negative_zeros_come_back(tmp_path, kind, options):
+    """A chunk of nothing but -0.0 is written, which zarr itself leaves out in complex numbers."""
+    a = sparsearray.zeros((8, 8), kind, tiles=(4, 4))
+    a[:4, :4] = -np.zeros((), kind)
+    a[4, 4] = np.nan
+    z = to_zarr(a, tmp_path / "a", **options)
+    assert from_zarr(z)[...].tobytes() == np.asarray(a).tobytes()
+
+
+def test_only_populated_chunks(tmp_path):
+    """Chunks of zeros are not written, be they holes or zeros that are stored."""
+    a = sparsearray.zeros((1 << 20, 1 << 20), "u2", tiles=64)
+    a[100, 200] = 1
+    a.tile(5, 5)[...] = 0
+    a[64:128, 640:704] = np.zeros((64, 64))
+    for name, options in (("plain", {"compressors": None}), ("packed", {})):
+        z = a.to_zarr(tmp_path / name, **options)
+        files = [p for p in Path(tmp_path, name).rglob("*") if p.is_file()]
+        assert [str(p.relative_to(tmp_path / name)) for p in files if p.name != "zarr.json"] == [
+            "c/1/3"
+        ]
+        assert z.fill_value == 0
+
+
+@pytest.mark.parametrize(
+    "make_array",
+    [
+        lambda x, _: rows(x),
+        lambda x, _: rows(x).retile((3, 5)),
+        lambda x, tmp: fortran(x, tmp / "f.npy"),
+        lambda x, tmp: sparsearray.stitch(split(x, tmp), "f8", (-1, x.shape[1])),
+    ],
+    ids=["rows", "tiles", "fortran", "stitched"],
+)
+def test_every_kind_of_array(tmp_path, make_array):
+    """Arrays in C and Fortran order, in tiles and in files; with chunks that do not fit theirs."""
+    x = np.zeros((40, 33))
+    x[3:17, 4:9] = some((14, 5))
+    a = make_array(x, tmp_path)
+    for chunks in (None, (7, 4), (100, 100)):
+        for compressors in (None, "auto"):
+            z = to_zarr(
+                a, tmp_path / f"{chunks}{compressors}", chunks=chunks, compressors=compressors
+            )
+            assert np.array_equal(z[...], x)
+
+
+def rows(x):
+    """Make a SparseArray."""
+    made = sparsearray.zeros(x.shape)
+    made[...] = x
+    return made
+
+
+def fortran(x, path):
+    """Open a file in Fortran order."""
+    np.save(path, np.asfortranarray(x))
+    return sparsearray.open(path)
+
+
+def split(x, folder):
+    """Write halves of rows to raw files."""
+    paths = [str(folder / name) for name in ("one", "two")]
+    for part, path in zip((x[:20], x[20:]), paths, strict=True):
+        part.tofile(path)
+    return paths
+
+
+def test_options_reach_zarr(tmp_path):
+    """What `zarr.create_array` knows can be said."""
+    a = sparsearray.zeros((64, 64), tiles=32)
+    a[1, 1] = 1
+    z = a.to_zarr(
+        tmp_path / "a",
+        chunks=(16, 16),
+        shards=(32, 32),
+        compressors=zarr.codecs.GzipCodec(level=3),
+        attributes={"unit": "m"},
+        dimension_names=("y", "x"),
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+    assert (z.chunks, z.shards, dict(z.attrs)) == ((16, 16), (32, 32), {"unit": "m"})
+    assert z.metadata.dimension_names == ("y", "x")
+    assert (tmp_path / "a" / "c.0.0").exists()
+    with pytest.raises(TypeError, match="to_zarr: fill_value come"):
+        a.to_zarr(tmp_path / "b", fill_value=1)
+    assert not (tmp_path / "b").exists()
+
+
+def test_path_in_a_group(tmp_path):
+    """The groups that an array is in are made with it, as by zarr."""
+    a = sparsearray.zeros(10)
+    a[3] = 1
+    for version in (2, 3):
+        for store in (tmp_path / f"g{version}", zarr.storage.MemoryStore()):
+            a.to_zarr(store, path="x/y", zarr_format=version)
+            group = zarr.open_group(store, mode="r")
+            assert group["x/y"][3] == 1
+            assert group.metadata.zarr_format == version
+    group = zarr.open_group(tmp_path / "g3", mode="a")
+    a.to_zarr(group, path="z")
+    assert sorted(dict(group.members())) == ["x", "z"]
+
+
+def test_paths_stay_in_the_store(tmp_path):
+    """Slashes at the ends of a path do not count, and it cannot lead elsewhere."""
+    a = sparsearray.zeros(10)
+    a.to_zarr(tmp_path / "g", path="/x//y/")
+    assert names_in(tmp_path / "g" / "x") == ["y", "zarr.json"]
+    with pytest.raises(ValueError, match=r"no part of it may be '\.' or '\.\.'"):
+        a.to_zarr(tmp_path / "g", path="../z")
+    assert names_in(tmp_path) == ["g"]
+
+
+def test_bad_options(tmp_path):
+    """Chunks that do not fit, and versions that are none, are refused before anything is made."""
+    a = sparsearray.zeros((10, 10))
+    assert a.to_zarr(tmp_path / "a", chunks=4).chunks == (4, 4)
+    for options, said in (
+        ({"chunks": (4,)}, "do not fit shape"),
+        ({"chunks": 0}, "each must be at least 1"),
+        ({"zarr_format": 4}, "zarr_format must be 2 or 3, not 4"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            a.to_zarr(tmp_path / "b", **options)
+    with pytest.raises(TypeError, match="compressor"):
+        a.to_zarr(tmp_path / "b", compressor="zstd")
+    assert names_in(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.dtype([("a", "u1"), ("b", "<f8")], align=True),
+        np.dtype([("a", "<i4", (2,))]),
+        np.dtype([("a", ">i4"), ("b", "<f8")]),
+    ],
+    ids=["padded", "subarray", "mixed orders"],
+)
+def test_dtypes_that_zarr_changes(tmp_path, dtype):
+    """What would come back as something else is refused, and nothing written."""
+    a = sparsearray.zeros(4, dtype)
+    with pytest.raises(TypeError, match="does not come back from zarr"):
+        a.to_zarr(tmp_path / "a")
+    assert names_in(tmp_path) == []
+
+
+def test_only_our_arrays(tmp_path):
+    """An ndarray is zarr's own to write."""
+    with pytest.raises(TypeError, match="takes a SparseArray or a TiledArray, not ndarray"):
+        to_zarr(np.zeros(3), tmp_path / "a")
+
+
+# All or nothing
+
+
+def test_nothing_is_replaced_unasked(tmp_path):
+    """What is there stays, unless it is to be overwritten; and a folder that is no array always."""
+    a = sparsearray.zeros(10)
+    a[1] = 1
+    a.to_zarr(tmp_path / "a")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        a.to_zarr(tmp_path / "a")
+    a[2] = 2
+    assert a.to_zarr(tmp_path / "a", overwrite=True)[2] == 2
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear").write_text("friend")
+    with pytest.raises(FileExistsError, match="no zarr array or group"):
+        a.to_zarr(tmp_path / "letters", overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        a.to_zarr(tmp_path / "file", overwrite=True)
+    assert names_in(tmp_path) == ["a", "file", "letters"]
+
+
+@pytest.mark.parametrize("compressors", [None, "auto"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_failure_leaves_nothing(tmp_path, monkeypatch, error, compressors):
+    """A write that fails leaves the old array, and nothing of the new one."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[...] = 1
+    a.to_zarr(tmp_path / "a")
+    before = sorted(map(str, tmp_path.rglob("*")))
+    calls = iter(range(100))
+    reader = a._box_reader()
+
+    def read(box):
+        if next(calls) == 20:
+            raise error
+        return reader(box)
+
+    monkeypatch.setattr(TiledArray, "_box_reader", lambda _: read)
+    for name in ("a", "new"):
+        with pytest.raises(type(error)):
+            a.to_zarr(tmp_path / name, overwrite=True, compressors=compressors)
+        calls = iter(range(100))
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+    store = zarr.storage.MemoryStore()
+    with pytest.raises(type(error)):
+        a.to_zarr(store, path="x")
+    assert "x/zarr.json" not in store._store_dict
+    monkeypatch.undo()
+    assert np.array_equal(zarr.open_array(tmp_path / "a")[...], np.ones((64, 64)))
+
+
+@pytest.mark.parametrize("compressors", [None, "auto"])
+def test_ctrl_c_leaves_nothing(run_ok, tmp_path, compressors):
+    """A Ctrl-C while chunks are written leaves nothing behind."""
+    run_ok(
+        f"""
+        import time, pathlib
+        a = zeros((4096, 4096), "u1", tiles=16)
+        a[...] = 1
+        def interrupt():
+            while sum(1 for _ in pathlib.Path("x").rglob("c/*/*")) < 20:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+        os.mkdir("x")
+        threading.Thread(target=interrupt).start()
+        try:
+            a.to_zarr("x/a", compressors={compressors!r})
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise SystemExit("not interrupted")
+        """
+    )
+    assert names_in(tmp_path / "x") == []
+
+
+def test_folder_behind_a_link(tmp_path):
+    """A link to the folder of an array stays, and leads to the new one."""
+    a = sparsearray.zeros(10)
+    a.to_zarr(tmp_path / "there")
+    (tmp_path / "link").symlink_to("there")
+    a[3] = 5
+    a.to_zarr(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert zarr.open_array(tmp_path / "there")[3] == 5
+    assert names_in(tmp_path) == ["link", "there"]
+
+
+def test_own_store_is_replaced(tmp_path):
+    """An array may be written over its own chunks, and shows the old ones; but not in mode 'r+'."""
+    a = sparsearray.zeros((64, PAGE), tiles=(8, PAGE // 64))
+    a[3, 3] = 1
+    a.to_zarr(tmp_path / "a", compressors=None)
+    with from_zarr(tmp_path / "a") as b:
+        b.to_zarr(tmp_path / "a", overwrite=True)
+        assert b.sum() == 1
+    a.to_zarr(tmp_path / "a", overwrite=True, compressors=None)
+    with from_zarr(tmp_path / "a", mode="r+") as b:
+        with pytest.raises(ValueError, match="is the array's own"):
+            b.to_zarr(tmp_path / "a", overwrite=True)
+        with pytest.raises(ValueError, match="is the array's own"):
+            b.to_zarr(zarr.open_array(tmp_path / "a"))
+
+
+# Arrays that are there
+
+
+@pytest.mark.parametrize("options", [{"compressors": None}, {}, {"shards": (16, 16)}])
+def test_into_an_array_that_is_there(tmp_path, options):
+    """It then holds the same items; chunks that are holes are removed."""
+    x = np.zeros((40, 40))
+    x[9, 9], x[39, 39] = 5, -0.0
+    a = rows(x)
+    for store in (tmp_path / "a", zarr.storage.MemoryStore()):
+        z = make(store, (40, 40), (8, 8), **options)
+        z[...] = 3
+        assert to_zarr(a, z) is z
+        assert z[...].tobytes() == x.tobytes()
+        shown = from_zarr(z)
+        assert shown.sum() == 5
+        assert zarr.open_array(store).nchunks_initialized <= 8
+
+
+def test_into_an_array_of_another_fill_value(tmp_path):
+    """Where chunks would be missing, a fill value that is not zero is refused; else it is fine."""
+    side = PAGE // 8
+    z = make(tmp_path / "a", (4, 2 * side), (2, side), fill_value=1)
+    z[...] = 3
+    a = sparsearray.zeros(z.shape, tiles=(2, side))
+    a[:2] = 2
+    with pytest.raises(ValueError, match="2 chunks of 4 missing, and hold .*1.0"):
+        to_zarr(a, z)
+    assert (z[...] == 3).all()
+    a[...] = 2
+    assert (to_zarr(a, z)[...] == 2).all()
+
+
+def test_stored_zeros_into_another_fill_value(tmp_path):
+    """Zeros that are stored are written, where missing chunks would be read as something else."""
+    z = make(tmp_path / "a", (16, 16), (8, 8), fill_value=1)
+    a = sparsearray.zeros((16, 16), tiles=8)
+    for i, j in product(range(2), range(2)):
+        a.tile(i, j)[...] = 0
+    assert (to_zarr(a, z)[...] == 0).all()
+
+
+def test_array_that_does_not_fit(tmp_path):
+    """Another shape or dtype, options, and an array that is read-only are refused."""
+    z = make(tmp_path / "a", (16, 16), (8, 8))
+    a = sparsearray.zeros((16, 16), tiles=8)
+    with pytest.raises(ValueError, match=r"shape \(16, 17\) does not fit .* of \(16, 16\)"):
+        to_zarr(sparsearray.zeros((16, 17)), z)
+    with pytest.raises(ValueError, match="dtype float32 is not that of .*, float64"):
+        to_zarr(a.astype("f4"), z)
+    with pytest.raises(TypeError, match="an array already"):
+        to_zarr(a, z, chunks=(4, 4))
+    with pytest.raises(ValueError, match="read-only"):
+        to_zarr(a, zarr.open_array(tmp_path / "a", mode="r"))
+
+
+# Any array
+
+
+@st.composite
+def arrays(draw):
+    """Draw a dense array of which some boxes hold something, and how zarr is to have it."""
+    ndim = draw(st.integers(0, 3))
+    shape = tuple(draw(st.lists(st.integers(0, 40), min_size=ndim, max_size=ndim)))
+    chunks = tuple(draw(st.lists(st.integers(1, 17), min_size=ndim, max_size=ndim)))
+    dtype = draw(st.sampled_from(["u1", "<i4", ">f8", "c8", "?", "M8[s]", "S3"]))
+    dense = np.zeros(shape, dtype)
+    for seed in range(draw(st.integers(0, 3))):
+        box = tuple(
+            slice(*sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2)))) for n in shape
+        )
+        dense[box] = some(dense[box].shape, dtype, seed)
+    version = draw(st.sampled_from([2, 3]))
+    return dense, chunks, version, draw(st.sampled_from([None, "auto"])), draw(st.booleans())
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays())
+def test_any_array_from_zarr(case):
+    """Whatever zarr has written, `from_zarr` reads the same."""
+    dense, chunks, version, compressors, _ = case
+    with tempfile.TemporaryDirectory() as folder:
+        z = make(
+            folder + "/a",
+            dense.shape,
+            chunks,
+            dense.dtype,
+            zarr_format=version,
+            compressors=compressors,
+        )
+        z[...] = dense
+        with from_zarr(folder + "/a") as a:
+            assert a[...].tobytes() == dense.astype(a.dtype).tobytes()
+            assert np.array_equal(dense, a[...])
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(), st.data())
+def test_any_array_to_zarr(case, data):
+    """Whatever an array of ours holds, zarr reads the same."""
+    dense, chunks, version, compressors, tiled = case
+    tiles = data.draw(st.sampled_from([chunks, "auto"])) if tiled else None
+    a = sparsearray.zeros(dense.shape, dense.dtype, tiles=tiles)
+    a[...] = dense
+    with tempfile.TemporaryDirectory() as folder:
+        z = to_zarr(a, folder + "/a", chunks=chunks, zarr_format=version, compressors=compressors)
+        assert np.array_equal(z[...], dense)
+        assert names_in(folder) == ["a"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_mapped_array(data):
+    """Boxes of mapped chunks, written and read in mode 'r+', agree with zarr's."""
+    side = PAGE // 32
+    shape = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 3 * side)))
+    with tempfile.TemporaryDirectory() as folder:
+        z = make(folder + "/a", shape, (4, side), "f8")
+        model = np.zeros(shape)
+        with from_zarr(folder + "/a", mode="r+") as a:
+            for k in range(data.draw(st.integers(0, 4))):
+                box = tuple(
+                    slice(*sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2))))
+                    for n in shape
+                )
+                a[box] = model[box] = k + 1
+                assert a.sum() == model.sum()
+            assert np.array_equal(a[...], model)
+        assert np.array_equal(zarr.open_array(folder + "/a")[...], model)
+        del z
