@@ -1,0 +1,297 @@
+"""From and to scipy's sparse arrays: what is zero stays out, block by block."""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsearray._lanes import check_room
+from sparsearray._optional import needed
+from sparsearray.array import SparseArray
+from sparsearray.creation import zeros
+from sparsearray.tiled import TiledArray
+
+from ._cells import grid_of, touched_cells
+from ._coordinates import check_numbers, collect, fill_by_coordinates
+
+__all__ = ["from_scipy", "to_bsr", "to_coo", "to_csr"]
+
+_PIECE = 4 << 20  # bytes of a box put into blocks at a time
+
+
+def to_coo(array: Any) -> Any:
+    """
+    Make a ``scipy.sparse.coo_array`` of what is not zero.
+
+    Parameters
+    ----------
+    array : SparseArray or TiledArray
+        With at least one axis.
+
+    Returns
+    -------
+    scipy.sparse.coo_array
+        In canonical format: in C order, each place once. As ``coo_array(dense)``, it has no entry
+        for a -0.0, which is equal to zero; NaN is an entry.
+
+    Raises
+    ------
+    TypeError
+        scipy has no such items: float16, records, strings, times, or another byte order.
+    ValueError
+        It has no axes.
+    MemoryError
+        What is not zero does not fit.
+    ClosedError, AccessError, OSError
+        As `SparseArray.extents`.
+
+    Examples
+    --------
+    >>> import sparsearray
+    >>> a = sparsearray.zeros((1 << 20, 1 << 17))
+    >>> a[70, 5], a[6, 1000] = 1, 2
+    >>> m = to_coo(a)
+    >>> m.nnz, m.row, m.col, m.data
+    (2, array([ 6, 70], dtype=int32), array([1000,    5], dtype=int32), array([2., 1.]))
+    """
+    sparse = _scipy("to_coo", array)
+    data, coords = collect(array, "to_coo")
+    made = sparse.coo_array((data, coords), shape=array.shape)
+    made.has_canonical_format = True
+    return made
+
+
+def to_csr(array: Any) -> Any:
+    """
+    Make a ``scipy.sparse.csr_array`` of what is not zero.
+
+    Parameters
+    ----------
+    array : SparseArray or TiledArray
+        Of two axes.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        In canonical format, with the entries of `to_coo`.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError, ClosedError, AccessError, OSError
+        As `to_coo`. A row takes 4 or 8 bytes, whether it holds something or not.
+
+    Examples
+    --------
+    >>> import sparsearray
+    >>> a = sparsearray.zeros((4, 1 << 17))
+    >>> a[3, 5], a[1, 1000] = 1, 2
+    >>> m = to_csr(a)
+    >>> m.indptr, m.indices, m.data
+    (array([0, 0, 1, 1, 2], dtype=int32), array([1000,    5], dtype=int32), array([2., 1.]))
+    """
+    sparse = _scipy("to_csr", array, ndim=2)
+    check_room((array.shape[0] + 1,), np.dtype(np.int64))
+    data, (rows, columns) = collect(array, "to_csr")
+    parts = data, *_compressed(rows, columns, array.shape)
+    made = sparse.csr_array(parts, shape=array.shape)
+    made.has_canonical_format = True
+    return made
+
+
+def _compressed(
+    rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Make indices, and where each row begins among them, of sorted places; as scipy has them."""
+    kind = np.dtype("i4" if max(*shape, len(rows)) < 1 << 31 else "i8")
+    pointers = np.zeros(shape[0] + 1, kind)
+    np.cumsum(np.bincount(rows, minlength=shape[0]), out=pointers[1:])
+    return columns.astype(kind, copy=False), pointers
+
+
+def to_bsr(array: Any, blocksize: tuple[int, int] | None = None) -> Any:
+    """
+    Make a ``scipy.sparse.bsr_array`` of the blocks that are not all zero.
+
+    Parameters
+    ----------
+    array : SparseArray or TiledArray
+        Of two axes.
+    blocksize : (int, int), optional
+        Rows and columns of a block, which must divide the shape. By default the tiles.
+
+    Returns
+    -------
+    scipy.sparse.bsr_array
+        In canonical format.
+
+    Raises
+    ------
+    ValueError
+        Blocks do not divide the shape; or there are no tiles, and no `blocksize`.
+    TypeError, MemoryError, ClosedError, AccessError, OSError
+        As `to_coo`.
+
+    Examples
+    --------
+    >>> import sparsearray
+    >>> a = sparsearray.zeros((1 << 20, 1 << 17), tiles=(16, 32))
+    >>> a[70, 5], a[6, 1000] = 1, 2
+    >>> m = to_bsr(a)
+    >>> m.blocksize, m.data.shape, m.indices
+    ((16, 32), (2, 16, 32), array([31,  0], dtype=int32))
+    """
+    sparse = _scipy("to_bsr", array, ndim=2)
+    sides = _block_sides(array, blocksize)
+    numbers, data = collect_blocks(array, sides)
+    kept = data.reshape(len(data), -1).any(axis=1)
+    if not kept.all():
+        numbers, data = numbers[kept], data[kept]
+    made = bsr_of(sparse, numbers, data, array.shape)
+    made.has_canonical_format = True
+    return made
+
+
+def _block_sides(array: Any, blocksize: Any) -> tuple[int, int]:
+    tiles = getattr(array, "tiles", None) if blocksize is None else blocksize
+    if tiles is None:
+        msg = "to_bsr: an array in C order has no tiles; blocksize=(rows, columns) says how large"
+        raise ValueError(msg)
+    rows, columns = map(int, tiles)
+    if rows < 1 or columns < 1:
+        msg = f"to_bsr: blocks of {(rows, columns)}: each side must be at least 1"
+        raise ValueError(msg)
+    if array.shape[0] % rows or array.shape[1] % columns:
+        fits = gcd(array.shape[0], rows), gcd(array.shape[1], columns)
+        msg = (
+            f"to_bsr: blocks of {(rows, columns)} do not divide shape {array.shape}, as scipy has "
+            f"it; blocksize={fits} does"
+        )
+        raise ValueError(msg)
+    return rows, columns
+
+
+def collect_blocks(
+    array: Any, sides: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """
+    Copy the blocks that are stored; those at the end are filled up with zeros.
+
+    Returns
+    -------
+    numbers : ndarray of int64, shape (n,)
+        In C order of the grid that all blocks make; sorted.
+    data : ndarray, shape (n, rows, columns)
+        They may hold zeros only.
+    """
+    numbers = touched_cells(array._stored_boxes(), array.shape, sides)
+    shape = (len(numbers), *sides)
+    check_room(shape, array.dtype)
+    data: NDArray[Any] = np.zeros(shape, array.dtype)
+    across = grid_of(array.shape, sides)[1]
+    for (down, along), block in array.blocks(max_nbytes=max(_PIECE, array.itemsize)):
+        first = along.start // sides[1]
+        count = -(-along.stop // sides[1]) - first
+        for band in range(down.start // sides[0], -(-down.stop // sides[0])):
+            top = band * sides[0]
+            start, stop = max(top, down.start), min(top + sides[0], down.stop)
+            at = int(np.searchsorted(numbers, band * across + first))
+            if at + count > len(numbers) or numbers[at + count - 1] != (
+                band * across + first + count - 1
+            ):
+                msg = "the array was written to while it was read"
+                raise RuntimeError(msg)
+            target = data[at : at + count, start - top : stop - top]
+            _put(target, block[start - down.start : stop - down.start], along, first)
+    return numbers, data
+
+
+def _put(target: NDArray[Any], strip: NDArray[Any], along: slice, first: int) -> None:
+    """Put part of some rows into blocks side by side: those at its ends may take only a part."""
+    width = target.shape[2]
+    low, high = along.start - first * width, along.stop - first * width
+    head = min(-low % width, high - low)
+    if head:
+        target[0, :, low : low + head] = strip[:, :head]
+    whole = (high - low - head) // width
+    if whole:
+        at = (low + head) // width
+        middle = strip[:, head : head + whole * width].reshape(len(strip), whole, width)
+        target[at : at + whole] = middle.swapaxes(0, 1)
+    done = head + whole * width
+    if done < high - low:
+        target[-1, :, : high - low - done] = strip[:, done:]
+
+
+def bsr_of(
+    sparse: Any, numbers: NDArray[np.int64], data: NDArray[Any], shape: tuple[int, int]
+) -> Any:
+    """Make a bsr_array of blocks by their numbers; the shape is rounded up to whole blocks."""
+    sides = data.shape[1], data.shape[2]
+    down, across = grid_of(shape, sides)
+    check_room((down + 1,), np.dtype(np.int64))
+    rows, columns = np.divmod(numbers, max(across, 1))
+    whole = down * sides[0], across * sides[1]
+    if not len(numbers):
+        return sparse.bsr_array(whole, blocksize=sides, dtype=data.dtype)
+    return sparse.bsr_array((data, *_compressed(rows, columns, (down, across))), shape=whole)
+
+
+def from_scipy(matrix: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
+    """
+    Make an array of what a sparse array of scipy stores.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse array or matrix
+        In any format. Entries for the same place are added up, as ``sum_duplicates`` does it.
+    tiles : int, tuple of ints or 'auto', optional
+        As of `zeros`.
+
+    Returns
+    -------
+    SparseArray
+        Or `TiledArray`, with `tiles`; in memory. Entries of zero are left out, -0.0 is kept.
+
+    Raises
+    ------
+    TypeError
+        It is no such array, or holds objects.
+    ValueError, MemoryError
+        As `zeros`.
+
+    Examples
+    --------
+    >>> import scipy.sparse
+    >>> a = from_scipy(scipy.sparse.eye_array(1 << 20), tiles="auto")
+    >>> a, a[5, 4:7]
+    (<TiledArray (1048576, 1048576) float64 in tiles of (16, 32), 256 MiB stored of 8 TiB>, array([0., 1., 0.]))
+    """
+    sparse = needed("scipy.sparse", "from_scipy", "scipy")
+    if not sparse.issparse(matrix):
+        msg = f"from_scipy takes a sparse array of scipy, not {type(matrix).__name__}"
+        raise TypeError(msg)
+    made = zeros(matrix.shape, matrix.dtype, tiles=tiles)
+    found = matrix.tocoo(copy=False)
+    if not found.has_canonical_format:
+        # Of its own: what it shares with the caller's is not changed by that.
+        found = found.copy()
+        found.sum_duplicates()
+    fill_by_coordinates(made, found.coords, found.data)
+    return made
+
+
+def _scipy(what: str, array: Any, ndim: int | None = None) -> Any:
+    """Import scipy, when it has such arrays."""
+    sparse = needed("scipy.sparse", what, "scipy")
+    if array.dtype == np.float16:
+        msg = f"{what}: scipy has no float16; a.astype('f4') is exact"
+        raise TypeError(msg)
+    check_numbers(array.dtype, f"{what}: scipy")
+    if array.ndim == 0 or (ndim is not None and array.ndim != ndim):
+        wanted = "at least one axis" if ndim is None else f"{ndim} axes"
+        msg = f"{what}: an array of shape {array.shape}: it must have {wanted}"
+        raise ValueError(msg)
+    return sparse
