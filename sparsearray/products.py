@@ -60,6 +60,7 @@ class _Product:
             [self._of_a.index(label) for label in summed],
             [self._of_b.index(label) for label in summed],
         )
+        self._is_matrix_first = self._axes == ([1], [0]) and len(of_a) == 2 and len(of_b) < 3
         free = [label for label in (*of_a, *of_b) if label not in summed]
         self._repeated = len(set(free)) < len(free)
         self._order = [free.index(label) for label in of_result]
@@ -85,6 +86,10 @@ class _Product:
     def _sum(self, a: Any, b: Any, dtype: np.dtype) -> Array:
         """Add up what all boxes give."""
         check_room(self.shape, dtype)
+        if self._is_matrix_first and hasattr(a, "_times") and not is_blocked(b):
+            quick: Array | None = a._times(b, dtype)
+            if quick is not None:
+                return quick
         found = np.zeros(self.shape, dtype)
         other = reader(b, b.shape)
         for index, block in a.blocks():

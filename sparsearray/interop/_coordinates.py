@@ -101,7 +101,7 @@ class _Parts:
 
     def add(self, index: Index, block: NDArray[Any]) -> int:
         """Copy what is not zero in a box; how many items that is."""
-        if block.ndim > 1 and block.size == block.shape[-1]:
+        if block.size == prod(block.shape[-1:]):
             return self._add_row(index, block.reshape(-1))
         found = (block if block.dtype == bool else block != 0).nonzero()
         self._data.append(block[found])
@@ -115,10 +115,10 @@ class _Parts:
         (found,) = (row if row.dtype == bool else row != 0).nonzero()
         self._data.append(row[found])
         for column, side in zip(self._columns[:-1], index[:-1], strict=True):
-            column.append(np.broadcast_to(self._kind.type(side.start), len(found)))
-        self._columns[-1].append(
-            np.add(found, index[-1].start, dtype=self._kind, casting="unsafe")
-        )
+            column.append(np.full(len(found), side.start, self._kind))
+        if index:
+            start = index[-1].start
+            self._columns[-1].append(np.add(found, start, dtype=self._kind, casting="unsafe"))
         self.count += len(found)
         return len(found)
 

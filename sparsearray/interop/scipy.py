@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, prod
+from sys import modules
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsearray._lanes import check_room
+from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._optional import needed
 from sparsearray.array import SparseArray
 from sparsearray.creation import zeros
@@ -20,6 +22,9 @@ from ._coordinates import check_numbers, collect, fill_by_coordinates
 __all__ = ["from_scipy", "to_bsr", "to_coo", "to_csr"]
 
 _PIECE = 4 << 20  # bytes of a box put into blocks at a time
+_COLUMNS = 8  # vectors that a matrix in blocks is multiplied with
+_MERGED = 4  # tiles side by side, on average, that are quicker as a box
+_IMPORTED = 4096  # tiles for whose product it is worth to import scipy
 
 
 def to_coo(array: Any) -> Any:
@@ -146,7 +151,7 @@ def to_bsr(array: Any, blocksize: tuple[int, int] | None = None) -> Any:
     sparse = _scipy("to_bsr", array, ndim=2)
     sides = _block_sides(array, blocksize)
     numbers, data = collect_blocks(array, sides)
-    kept = data.reshape(len(data), -1).any(axis=1)
+    kept = data.any(axis=(1, 2))
     if not kept.all():
         numbers, data = numbers[kept], data[kept]
     made = bsr_of(sparse, numbers, data, array.shape)
@@ -186,6 +191,8 @@ def collect_blocks(
     data : ndarray, shape (n, rows, columns)
         They may hold zeros only.
     """
+    if getattr(array, "tiles", None) == sides:
+        return _collect_tiles(array)
     numbers = touched_cells(array._stored_boxes(), array.shape, sides)
     shape = (len(numbers), *sides)
     check_room(shape, array.dtype)
@@ -206,6 +213,17 @@ def collect_blocks(
             target = data[at : at + count, start - top : stop - top]
             _put(target, block[start - down.start : stop - down.start], along, first)
     return numbers, data
+
+
+def _collect_tiles(array: TiledArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Copy tiles, which are the blocks, by one call."""
+    records, tiles = array._records, array.tiles
+    ranges = records.tile_ranges(0, prod(records.tiling.grid))
+    numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*pair) for pair in ranges)])
+    nbytes = prod(tiles) * array.itemsize
+    check_room((len(numbers), records.tiling.tile_nbytes), np.dtype("u1"))
+    found = records.read_tiles(numbers).view("u1").reshape(len(numbers), -1)[:, :nbytes]
+    return numbers, np.ascontiguousarray(found).view(array.dtype).reshape(-1, *tiles)
 
 
 def _put(target: NDArray[Any], strip: NDArray[Any], along: slice, first: int) -> None:
@@ -237,6 +255,53 @@ def bsr_of(
     if not len(numbers):
         return sparse.bsr_array(whole, blocksize=sides, dtype=data.dtype)
     return sparse.bsr_array((data, *_compressed(rows, columns, (down, across))), shape=whole)
+
+
+def multiply(array: TiledArray, other: NDArray[Any], dtype: np.dtype) -> NDArray[Any] | None:
+    """
+    Multiply a matrix in tiles with a vector, or a few of them, through a bsr_array.
+
+    Parameters
+    ----------
+    array : TiledArray
+        Of two axes.
+    other : ndarray
+        Of one axis or two, which fit.
+    dtype : dtype
+        That sums are kept in.
+
+    Returns
+    -------
+    ndarray or None
+        Of that dtype; None where another way is as good, or scipy is not there.
+
+    Notes
+    -----
+    Here a tile costs no call of numpy's, but has no BLAS either, which is faster for tiles that make
+    large boxes, and for many columns. To import scipy takes longer than a small product.
+    """
+    columns = other.shape[1] if other.ndim > 1 else 1
+    if columns > _COLUMNS or dtype.kind not in "iufc" or not dtype.isnative:
+        return None
+    runs = array._records.tile_ranges(0, prod(array._records.tiling.grid))
+    count = int((runs[:, 1] - runs[:, 0]).sum())
+    if count >= _MERGED * len(runs) or (count < _IMPORTED and "scipy.sparse" not in modules):
+        return None
+    available = available_memory()
+    # The tiles, and once more as the sums want them.
+    wanted = count * array._records.tiling.tile_nbytes * (1 + dtype.itemsize / array.itemsize)
+    if wanted > UNCHECKED and (available is None or wanted > available / 2):
+        return None
+    try:
+        sparse = needed("scipy.sparse", "matmul", "scipy")
+    except ImportError:
+        return None
+    numbers, data = collect_blocks(array, (array.tiles[0], array.tiles[1]))
+    matrix = bsr_of(sparse, numbers, data.astype(dtype, copy=False), array.shape)
+    vectors = np.zeros((matrix.shape[1], *other.shape[1:]), dtype)
+    vectors[: len(other)] = other
+    found: NDArray[Any] = (matrix @ vectors)[: array.shape[0]]
+    return found
 
 
 def from_scipy(matrix: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
