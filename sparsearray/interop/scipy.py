@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sparsearray._lanes import check_room
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._optional import needed
+from sparsearray._text import size as written
 from sparsearray.array import SparseArray
 from sparsearray.creation import zeros
 from sparsearray.tiled import TiledArray
@@ -194,9 +195,8 @@ def collect_blocks(
     if getattr(array, "tiles", None) == sides:
         return _collect_tiles(array)
     numbers = touched_cells(array._stored_boxes(), array.shape, sides)
-    shape = (len(numbers), *sides)
-    check_room(shape, array.dtype)
-    data: NDArray[Any] = np.zeros(shape, array.dtype)
+    _check_blocks(len(numbers), prod(sides) * array.itemsize)
+    data: NDArray[Any] = np.zeros((len(numbers), *sides), array.dtype)
     across = grid_of(array.shape, sides)[1]
     for (down, along), block in array.blocks(max_nbytes=max(_PIECE, array.itemsize)):
         first = along.start // sides[1]
@@ -221,9 +221,21 @@ def _collect_tiles(array: TiledArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
     ranges = records.tile_ranges(0, prod(records.tiling.grid))
     numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*pair) for pair in ranges)])
     nbytes = prod(tiles) * array.itemsize
-    check_room((len(numbers), records.tiling.tile_nbytes), np.dtype("u1"))
-    found = records.read_tiles(numbers).view("u1").reshape(len(numbers), -1)[:, :nbytes]
+    shape = (len(numbers), records.tiling.tile_nbytes)
+    _check_blocks(*shape)
+    found = records.read_tiles(numbers).view("u1").reshape(shape)[:, :nbytes]
     return numbers, np.ascontiguousarray(found).view(array.dtype).reshape(-1, *tiles)
+
+
+def _check_blocks(count: int, nbytes: int) -> None:
+    """Raise MemoryError for blocks that do not fit."""
+    wanted, available = count * nbytes, available_memory()
+    if wanted > UNCHECKED and available is not None and wanted > available:
+        msg = (
+            f"to_bsr: {count} blocks of {written(nbytes)} hold something, and "
+            f"{written(available)} are left"
+        )
+        raise MemoryError(msg)
 
 
 def _put(target: NDArray[Any], strip: NDArray[Any], along: slice, first: int) -> None:
