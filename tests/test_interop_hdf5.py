@@ -137,7 +137,9 @@ def test_no_items(tmp_path, shape, tiles):
     found = from_hdf5(tmp_path / "a.h5", "data")
     assert (found.shape, found.dtype) == (shape, np.dtype("i2"))
     with h5py.File(tmp_path / "b.h5", "w") as file:
-        chunked = file.create_dataset("a", shape, "i2", chunks=(2,) * len(shape), maxshape=(None,) * len(shape))
+        chunked = file.create_dataset(
+            "a", shape, "i2", chunks=(2,) * len(shape), maxshape=(None,) * len(shape)
+        )
         assert from_hdf5(chunked).shape == shape
 
 
@@ -315,7 +317,9 @@ def test_filters_left_out(tmp_path):
     """A chunk that its filters have skipped is taken as it is, beside those that they changed."""
     dense = some_items("f8", (64, 64))
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        a = file.create_dataset("a", (64, 64), "f8", chunks=(32, 64), compression="gzip", shuffle=True)
+        a = file.create_dataset(
+            "a", (64, 64), "f8", chunks=(32, 64), compression="gzip", shuffle=True
+        )
         a[:32] = dense[:32]
         a.id.write_direct_chunk((32, 0), dense[32:].tobytes(), filter_mask=0b11)
     assert_same(from_hdf5(tmp_path / "a.h5", "a")[...], dense)
@@ -642,5 +646,7 @@ def test_without_h5py(monkeypatch):
     """Where h5py is not installed, the error says how to get it."""
     monkeypatch.setitem(sys.modules, "h5py", None)
     for call in (lambda: from_hdf5("a.h5", "a"), lambda: sparsearray.zeros(3).to_hdf5("a.h5")):
-        with pytest.raises(ImportError, match=r"needs h5py: pip install 'sparsearray-numpy\[hdf5\]'"):
+        with pytest.raises(
+            ImportError, match=r"needs h5py: pip install 'sparsearray-numpy\[hdf5\]'"
+        ):
             call()

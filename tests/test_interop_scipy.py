@@ -15,9 +15,9 @@ from .array_files import assert_same
 
 pytest.importorskip("scipy", reason="the extra scipy")
 
-import scipy.sparse  # noqa: E402 - after the check
+import scipy.sparse
 
-from sparsearray.interop.scipy import from_scipy, to_bsr, to_coo, to_csr  # noqa: E402
+from sparsearray.interop.scipy import from_scipy, to_bsr, to_coo, to_csr
 
 DTYPES = ["?", "i1", "u2", "i4", "i8", "u8", "f4", "f8", "c8", "c16"]
 FORMATS = ["coo", "csr", "csc", "bsr", "dok", "lil", "dia"]
@@ -27,7 +27,10 @@ def some_items(dtype: Any, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Make items of which most are zero, in a box and alone; with NaN and infinity."""
     rng = np.random.default_rng(seed)
     made = np.zeros(shape, dtype)
-    box = tuple(slice(int(i), int(i) + 1 + n // 3) for i, n in zip(rng.integers(0, shape), shape, strict=True))
+    box = tuple(
+        slice(int(i), int(i) + 1 + n // 3)
+        for i, n in zip(rng.integers(0, shape), shape, strict=True)
+    )
     made[box] = rng.integers(0, 100, made[box].shape).astype(dtype)
     for _ in range(3):
         made[tuple(rng.integers(0, shape))] = 1
@@ -50,9 +53,7 @@ def matrices(draw, min_dims=2, max_dims=2):
 
 def blocks_for(draw: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Draw sides of blocks that divide a shape."""
-    return tuple(
-        draw(st.sampled_from([k for k in range(1, n + 1) if n % k == 0])) for n in shape
-    )
+    return tuple(draw(st.sampled_from([k for k in range(1, n + 1) if n % k == 0])) for n in shape)
 
 
 # There
@@ -174,7 +175,9 @@ def test_other_items(dtype):
         scipy.sparse.coo_array(np.zeros((2, 2), dtype))
     a = sparsearray.zeros((4, 4), dtype)
     for call in (a.to_coo, a.to_csr, lambda: a.to_bsr((2, 2))):
-        with pytest.raises(TypeError, match=r"to_(coo|csr|bsr): .*(float16|>f8|M8|datetime|S3|'a')"):
+        with pytest.raises(
+            TypeError, match=r"to_(coo|csr|bsr): .*(float16|>f8|M8|datetime|S3|'a')"
+        ):
             call()
 
 
@@ -208,14 +211,19 @@ def test_no_memory(monkeypatch):
 
 
 @settings(max_examples=100, deadline=None)
-@given(pair=matrices(), format=st.sampled_from(FORMATS), tiles=st.sampled_from([None, "auto", 5]), old=st.booleans())
-def test_from_scipy(pair, format, tiles, old):
+@given(
+    pair=matrices(),
+    kind=st.sampled_from(FORMATS),
+    tiles=st.sampled_from([None, "auto", 5]),
+    old=st.booleans(),
+)
+def test_from_scipy(pair, kind, tiles, old):
     """Any format becomes what its dense array is."""
     dense, _ = pair
-    kind = getattr(scipy.sparse, f"{format}_{'matrix' if old else 'array'}")
+    make = getattr(scipy.sparse, f"{kind}_{'matrix' if old else 'array'}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.sparse.SparseEfficiencyWarning)
-        matrix = kind(dense)
+        matrix = make(dense)
     found = from_scipy(matrix, tiles=tiles)
     assert (found.shape, found.dtype) == (dense.shape, matrix.dtype)
     assert np.array_equal(found[...], dense, equal_nan=dense.dtype.kind in "fc")
@@ -266,7 +274,12 @@ def test_no_sparse_array():
 
 
 @settings(max_examples=80, deadline=None)
-@given(pair=matrices(), columns=st.sampled_from([None, 1, 3, 8, 9]), other=st.sampled_from(DTYPES), seed=st.integers(0, 99))
+@given(
+    pair=matrices(),
+    columns=st.sampled_from([None, 1, 3, 8, 9]),
+    other=st.sampled_from(DTYPES),
+    seed=st.integers(0, 99),
+)
 def test_products(pair, columns, other, seed):
     """``a @ x`` is numpy's, in value and dtype, for whatever goes through scipy."""
     dense, a = pair
@@ -283,7 +296,9 @@ def alone(shape: tuple[int, int], dtype: str, count: int) -> Any:
     """Make a matrix of whole pages in which few tiles lie side by side."""
     rng = np.random.default_rng(0)
     a = sparsearray.zeros(shape, dtype, tiles="auto")
-    a[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = rng.integers(1, 9, count)
+    a[rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)] = rng.integers(
+        1, 9, count
+    )
     return a
 
 
@@ -339,5 +354,7 @@ def test_without_scipy(monkeypatch):
     a[3, 3] = 1
     assert (a @ np.ones(64)).sum() == 1
     for call in (a.to_coo, a.to_csr, a.to_bsr, lambda: from_scipy(None)):
-        with pytest.raises(ImportError, match=r"needs scipy: pip install 'sparsearray-numpy\[scipy\]'"):
+        with pytest.raises(
+            ImportError, match=r"needs scipy: pip install 'sparsearray-numpy\[scipy\]'"
+        ):
             call()

@@ -25,7 +25,7 @@ def some_items(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 @settings(max_examples=50, deadline=None)
 @given(
     dtype=st.sampled_from(["?", "i1", "i8", "u4", "f4", "f8", "c16"]),
-    shape=st.lists(st.integers(1, 20), min_size=0, max_size=4).map(tuple),
+    shape=st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple),
     tiles=st.sampled_from([None, "auto", 3]),
     seed=st.integers(0, 1000),
 )
@@ -43,6 +43,15 @@ def test_there_and_back(dtype, shape, tiles, seed):
     back = from_sparse(found, tiles=tiles)
     assert type(back) is type(a)
     assert_same(back[...], dense)
+
+
+def test_one_item():
+    """An item without axes is carried, zero or not."""
+    a = sparsearray.zeros((), "i4")
+    for value in (0, 7):
+        a[()] = value
+        assert a.to_sparse().todense() == value
+        assert from_sparse(a.to_sparse())[()] == value
 
 
 @pytest.mark.slow  # numba compiles what makes one
@@ -94,5 +103,7 @@ def test_without_sparse(monkeypatch):
     """Where sparse is not installed, the error says how to get it."""
     monkeypatch.setitem(sys.modules, "sparse", None)
     for call in (sparsearray.zeros(3).to_sparse, lambda: from_sparse(None)):
-        with pytest.raises(ImportError, match=r"needs sparse: pip install 'sparsearray-numpy\[sparse\]'"):
+        with pytest.raises(
+            ImportError, match=r"needs sparse: pip install 'sparsearray-numpy\[sparse\]'"
+        ):
             call()

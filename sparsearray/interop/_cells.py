@@ -54,9 +54,12 @@ def touched_cells(
 
 
 def _unique(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sort numbers, and keep one of each; `numpy.unique` hashes them, which takes ten times that."""
+    """Sort numbers, and keep one of each; `numpy.unique` hashes them, which takes longer."""
     ordered = np.sort(numbers)
-    return ordered[np.append(ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1])]
+    found: NDArray[np.int64] = ordered[
+        np.append(ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1])
+    ]
+    return found
 
 
 def _expand(

@@ -173,5 +173,7 @@ def _is_stored(data: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell what is not all zero bytes, whatever else an item has."""
     found: NDArray[np.bool_] = data != 0
     if data.dtype.kind == "c":
-        return found | np.signbit(data.real) | np.signbit(data.imag)
-    return found | np.signbit(data) if data.dtype.kind == "f" else found
+        found |= np.signbit(data.real) | np.signbit(data.imag)
+    elif data.dtype.kind == "f":
+        found |= np.signbit(data)
+    return found

@@ -143,7 +143,8 @@ class Source:
     def read(self, box: Index) -> NDArray[Any]:
         """Read a box through h5py."""
         ndim = len(self.dataset.shape)
-        found = np.asarray(self.dataset[box[:ndim]])[(..., *box[ndim:])]
+        inner: Any = (..., *box[ndim:])
+        found: NDArray[Any] = np.asarray(self.dataset[box[:ndim]])[inner]
         return found if found.dtype == self.dtype else found.astype(self.dtype)
 
     @contextmanager

@@ -335,7 +335,7 @@ def _join(
 def _read_chunk(fd: int, offset: int, tiling: Tiling, name: str) -> NDArray[Any]:
     """Read a chunk that no filter has changed."""
     block: NDArray[Any] = np.empty(tiling.tiles, tiling.dtype)
-    rest = memoryview(block.reshape(-1).view("u1"))
+    rest = block.reshape(-1).view(np.uint8).data
     while rest:
         done = os.preadv(fd, [rest], offset)
         if not done:
@@ -422,7 +422,7 @@ def _open_again(
 
 
 def to_hdf5(
-    array: StoredArray,
+    array: Any,
     target: Any,
     name: str = "data",
     *,
@@ -511,9 +511,10 @@ def to_hdf5(
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "overwrite=True replaces it", path)
     page = os.sysconf("SC_PAGESIZE")
-    with replacing(path) as beside, h5py.File(
-        beside.name, "w", alignment_threshold=page, alignment_interval=page
-    ) as file:
+    with (
+        replacing(path) as beside,
+        h5py.File(beside.name, "w", alignment_threshold=page, alignment_interval=page) as file,
+    ):
         _write(h5py, array, file, name, chunks, progress=progress, options=options)
 
 

@@ -179,9 +179,7 @@ def _block_sides(array: Any, blocksize: Any) -> tuple[int, int]:
     return rows, columns
 
 
-def collect_blocks(
-    array: Any, sides: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def collect_blocks(array: Any, sides: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """
     Copy the blocks that are stored; those at the end are filled up with zeros.
 
@@ -256,7 +254,7 @@ def _put(target: NDArray[Any], strip: NDArray[Any], along: slice, first: int) ->
 
 
 def bsr_of(
-    sparse: Any, numbers: NDArray[np.int64], data: NDArray[Any], shape: tuple[int, int]
+    sparse: Any, numbers: NDArray[np.int64], data: NDArray[Any], shape: tuple[int, ...]
 ) -> Any:
     """Make a bsr_array of blocks by their numbers; the shape is rounded up to whole blocks."""
     sides = data.shape[1], data.shape[2]
@@ -289,7 +287,8 @@ def multiply(array: TiledArray, other: NDArray[Any], dtype: np.dtype) -> NDArray
 
     Notes
     -----
-    Here a tile costs no call of numpy's, but has no BLAS either, which is faster for tiles that make
+    Here a tile costs no call of numpy's, but has no BLAS either, which is faster for tiles that
+    make
     large boxes, and for many columns. To import scipy takes longer than a small product.
     """
     columns = other.shape[1] if other.ndim > 1 else 1
@@ -342,15 +341,17 @@ def from_scipy(matrix: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
     Examples
     --------
     >>> import scipy.sparse
-    >>> a = from_scipy(scipy.sparse.eye_array(1 << 20), tiles="auto")
-    >>> a, a[5, 4:7]
-    (<TiledArray (1048576, 1048576) float64 in tiles of (16, 32), 256 MiB stored of 8 TiB>, array([0., 1., 0.]))
+    >>> a = from_scipy(scipy.sparse.eye_array(1 << 14), tiles="auto")
+    >>> a
+    <TiledArray (16384, 16384) float64 in tiles of (16, 32), 4 MiB stored of 2 GiB>
+    >>> a[5, 4:7]
+    array([0., 1., 0.])
     """
     sparse = needed("scipy.sparse", "from_scipy", "scipy")
     if not sparse.issparse(matrix):
         msg = f"from_scipy takes a sparse array of scipy, not {type(matrix).__name__}"
         raise TypeError(msg)
-    made = zeros(matrix.shape, matrix.dtype, tiles=tiles)
+    made: SparseArray | TiledArray = zeros(matrix.shape, matrix.dtype, tiles=tiles)
     found = matrix.tocoo(copy=False)
     if not found.has_canonical_format:
         # Of its own: what it shares with the caller's is not changed by that.

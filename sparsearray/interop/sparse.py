@@ -113,7 +113,7 @@ def from_sparse(array: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
     if not is_zero_bytes(np.asarray(array.fill_value, array.dtype)):
         msg = f"from_sparse: the fill value is {array.fill_value!r}, and holes are zero"
         raise ValueError(msg)
-    made = zeros(array.shape, array.dtype, tiles=tiles)
+    made: SparseArray | TiledArray = zeros(array.shape, array.dtype, tiles=tiles)
     found = array.asformat("coo")
     fill_by_coordinates(made, list(found.coords), found.data)
     return made
