@@ -13,7 +13,7 @@ from sparsearray._boxes import Index, strides_of
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._text import size as written
 
-__all__ = ["check_numbers", "collect", "fill_by_coordinates"]
+__all__ = ["check_numbers", "collect", "fill_by_coordinates", "is_stored"]
 
 _PIECE = 1 << 20  # bytes looked at together: they stay in the cache
 _MANY = 1 << 20  # items set together
@@ -164,12 +164,12 @@ def fill_by_coordinates(array: Any, coords: Sequence[NDArray[Any]], data: NDArra
         return
     for at in range(0, len(data), _MANY):
         part = slice(at, at + _MANY)
-        kept = _is_stored(data[part])
+        kept = is_stored(data[part])
         if kept.any():
             array[tuple(axis[part][kept] for axis in coords)] = data[part][kept]
 
 
-def _is_stored(data: NDArray[Any]) -> NDArray[np.bool_]:
+def is_stored(data: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell what is not all zero bytes, whatever else an item has."""
     found: NDArray[np.bool_] = data != 0
     if data.dtype.kind == "c":

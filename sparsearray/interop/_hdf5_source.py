@@ -20,8 +20,9 @@ from sparsearray._text import size as written
 from sparsearray._zero import is_zero_bytes
 
 from ._cells import grid_of
+from ._coordinates import is_stored
 
-__all__ = ["Chunks", "Room", "Source", "is_as_in_memory"]
+__all__ = ["Chunks", "Room", "Source", "is_as_in_memory", "is_zero"]
 
 
 class Chunks(NamedTuple):
@@ -107,7 +108,7 @@ class Source:
     def check_fill(self, missing: int) -> None:
         """Raise ValueError where missing items would not be zero."""
         fill = self.fill()
-        if missing and not is_zero_bytes(fill):
+        if missing and not is_zero(fill):
             what = "chunks" if self.chunks else "items"
             msg = (
                 f"{self.name}: {missing} {what} were never written, and hold the fill value "
@@ -162,6 +163,11 @@ class Source:
                 except OSError:  # it has another name by now
                     found = None
             yield found
+
+
+def is_zero(fill: NDArray[Any]) -> bool:
+    """Tell whether a fill value is what a hole holds, whatever a long double has behind it."""
+    return not is_stored(fill).any() if fill.dtype.kind in "biufc" else is_zero_bytes(fill)
 
 
 def is_as_in_memory(dataset: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsearray._binding import count_mappings, describe
+from sparsearray._binding import describe
 from sparsearray._boxes import Index
 from sparsearray._descriptor import Descriptor
 from sparsearray._layout import allocate, reserve
@@ -32,14 +32,13 @@ from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
 from ._cells import boxes_of_cells, touched_cells
-from ._hdf5_source import Chunks, Room, Source, is_as_in_memory
+from ._hdf5_places import LARGEST_TILE, Plan, read_chunk
+from ._hdf5_source import Chunks, Room, Source, is_as_in_memory, is_zero
 
 __all__ = ["from_hdf5", "to_hdf5"]
 
 _CHUNK = 256 << 10  # bytes of a chunk of ours, about
 _READ = 4 << 20  # bytes read through h5py at a time, where there are no chunks
-_LARGEST_TILE = (1 << 31) - 1
-_SPARE = 512  # mappings that are left to others
 
 
 def from_hdf5(
@@ -155,7 +154,7 @@ class _Opening:
     def make(self) -> SparseArray | TiledArray:
         source, shape, dtype = self.source, self.source.shape, self.source.dtype
         chunk = prod(source.chunks or ()) * dtype.itemsize
-        if source.kind == "chunked" and source.chunks is not None and 0 < chunk <= _LARGEST_TILE:
+        if source.kind == "chunked" and source.chunks is not None and 0 < chunk <= LARGEST_TILE:
             if not prod(shape):
                 return TiledArray._zeros(shape, dtype, source.chunks)
             return self._open_chunks(source.list_chunks(), source.chunks)
@@ -201,9 +200,9 @@ class _Opening:
         missing = prod(tiling.grid) - len(chunks.numbers)
         if not self.store_fill:
             source.check_fill(missing)
-        fills = missing > 0 and not is_zero_bytes(source.fill())
+        fills = missing > 0 and not is_zero(source.fill())
         if self.file is not None and not fills:
-            plan = _Plan(tiling, chunks)
+            plan = Plan(tiling, chunks)
             if plan.is_worth_it:
                 return self._map_chunks(plan)
         return self._read_chunks(chunks, tiling, fills=fills)
@@ -232,10 +231,10 @@ class _Opening:
             if file is None or not is_plain:
                 yield box, source.read(box)
                 continue
-            block = _read_chunk(file.fd, offset, tiling, source.name)
+            block = read_chunk(file.fd, offset, tiling, source.name)
             yield box, block[tuple(slice(0, side.stop - side.start) for side in box)]
 
-    def _map_chunks(self, plan: _Plan) -> TiledArray:
+    def _map_chunks(self, plan: Plan) -> TiledArray:
         source, tiling, file = self.source, plan.tiling, self.file
         assert file is not None  # noqa: S101 - where this is called
         buffer = reserve(plan.nbytes, Path(source.dataset.file.filename).name)
@@ -262,7 +261,7 @@ class _Opening:
         )
         return TiledArray._of(records, source.shape)
 
-    def _copy_chunks(self, plan: _Plan, buffer: Any) -> None:
+    def _copy_chunks(self, plan: Plan, buffer: Any) -> None:
         """Put those in memory that cannot be mapped, or not with the others."""
         tiling, chunks = plan.tiling, plan.copied
         step = tiling.tile_nbytes
@@ -281,68 +280,6 @@ class _Opening:
                     if self.mode == "r":
                         buffer.set_writable(start, step, writable=False)
                 done(nbytes)
-
-
-class _Plan:
-    """
-    Where chunks go that are mapped.
-
-    Tiles follow each other in whole pages, and all begin at the same byte of one: that of most
-    chunks. What a page has before a chunk, or behind it, is nobody's::
-
-        file     ...|######|######|...          buffer  ..|######|.  ..|######|.  (zero pages)
-                  ^ the same byte of a page               ^ tile 0     ^ tile 1
-    """
-
-    def __init__(self, tiling: Tiling, chunks: Chunks) -> None:
-        page = os.sysconf("SC_PAGESIZE")
-        nbytes = prod(tiling.tiles) * tiling.dtype.itemsize
-        shifts, counts = np.unique(chunks.offsets[chunks.is_plain] % page, return_counts=True)
-        self.shift = int(shifts[np.argmax(counts)]) if len(shifts) else 0
-        step = -(-(self.shift + nbytes) // page) * page
-        mapped = chunks.is_plain & (chunks.offsets % page == self.shift)
-        self.nbytes = prod(tiling.grid) * step + (page if self.shift else 0)
-        self.is_worth_it = step <= _LARGEST_TILE and mapped.sum() * 2 >= max(len(mapped), 1)
-        if not self.is_worth_it:
-            return
-        self.tiling = Tiling(tiling.shape, tiling.tiles, tiling.dtype, step)
-        self.copied = Chunks(*(part[~mapped] for part in chunks))
-        self.windows = _join(chunks.numbers[mapped] * step, chunks.offsets[mapped], step, nbytes)
-        mappings = count_mappings() if len(self.windows) > _SPARE else None
-        if mappings is not None:
-            used, limit = mappings
-            pieces = 2 * (len(self.windows) + len(self.copied.numbers))
-            self.is_worth_it = used + pieces + _SPARE <= limit
-
-
-def _join(
-    starts: NDArray[np.int64], offsets: NDArray[np.int64], step: int, nbytes: int
-) -> list[tuple[int, int, int]]:
-    """Make windows (offset, nbytes, file offset) of tiles; one of those that go on in the file."""
-    if not len(starts):
-        return []
-    page = os.sysconf("SC_PAGESIZE")
-    goes_on = (np.diff(starts) == step) & (np.diff(offsets) == step)
-    if step != nbytes:
-        goes_on[:] = False
-    first = np.flatnonzero(np.append(True, ~goes_on))
-    counts = np.diff(np.append(first, len(starts)))
-    places = offsets[first] // page * page
-    found = np.stack([starts[first], counts * step, places], axis=1).tolist()
-    return [(start, length, place) for start, length, place in found]
-
-
-def _read_chunk(fd: int, offset: int, tiling: Tiling, name: str) -> NDArray[Any]:
-    """Read a chunk that no filter has changed."""
-    block: NDArray[Any] = np.empty(tiling.tiles, tiling.dtype)
-    rest = block.reshape(-1).view(np.uint8).data
-    while rest:
-        done = os.preadv(fd, [rest], offset)
-        if not done:
-            msg = f"{name} is cut short: its chunk at byte {describe(offset)} ends past the file"
-            raise ValueError(msg)
-        rest, offset = rest[done:], offset + done
-    return block
 
 
 def _map(file: Descriptor, storage: _Hdf5File, source: Source, start: int) -> SparseArray:
@@ -523,7 +460,7 @@ def _check_options(array: StoredArray, options: dict[str, Any]) -> None:
         msg = f"to_hdf5: {key}= is the array's own"
         raise TypeError(msg)
     fill = options.get("fillvalue")
-    if fill is not None and not is_zero_bytes(np.array(fill, array.dtype)):
+    if fill is not None and not is_zero(np.array(fill, array.dtype)):
         msg = f"to_hdf5: holes are zero, and fillvalue={fill!r} is not"
         raise ValueError(msg)
 

@@ -288,8 +288,7 @@ def multiply(array: TiledArray, other: NDArray[Any], dtype: np.dtype) -> NDArray
     Notes
     -----
     Here a tile costs no call of numpy's, but has no BLAS either, which is faster for tiles that
-    make
-    large boxes, and for many columns. To import scipy takes longer than a small product.
+    make large boxes, and for many columns. To import scipy takes longer than a small product.
     """
     columns = other.shape[1] if other.ndim > 1 else 1
     if columns > _COLUMNS or dtype.kind not in "iufc" or not dtype.isnative:
