@@ -17,6 +17,8 @@ import sparsearray.testing
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/index.md", "docs/guide.md", "docs/api.md")
+# What a page of examples needs besides.
+HOWTO = {"docs/howto/hdf5.md": ("h5py",), "docs/howto/scipy.md": ("scipy", "sparse")}
 API = (ROOT / "docs/api.md").read_text()
 
 
@@ -54,9 +56,11 @@ def in_attributes_section(thing: type) -> set[str]:
     return set(re.findall(r"^(\w+) : ", section[1], re.MULTILINE)) if section else set()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *HOWTO])
 def test_examples_run(page, linux_core):
     """The examples of a page give what they say, from top to bottom."""
+    for package in HOWTO.get(page, ()):
+        pytest.importorskip(package, reason="examples of an extra")
     if not linux_core:
         pytest.skip("the examples show what the core knows on Linux")
     test = doctest.DocTestParser().get_doctest(
@@ -67,7 +71,7 @@ def test_examples_run(page, linux_core):
     assert not said.getvalue(), said.getvalue()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *HOWTO])
 def test_no_other_python(page):
     """Every example of a page is one that runs."""
     text = (ROOT / page).read_text()

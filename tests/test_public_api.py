@@ -1,6 +1,7 @@
 """The public API, frozen: a change here is a change that users notice."""
 
 import ast
+import importlib
 import inspect
 from pathlib import Path
 
@@ -115,6 +116,13 @@ SIGNATURES = {
         "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "to_bsr": "(self, blocksize=None)",
+        "to_coo": "(self)",
+        "to_csr": "(self)",
+        "to_hdf5": (
+            "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+        "to_sparse": "(self, format='coo')",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -152,6 +160,13 @@ SIGNATURES = {
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "tile": "(self, *numbers)",
+        "to_bsr": "(self, blocksize=None)",
+        "to_coo": "(self)",
+        "to_csr": "(self)",
+        "to_hdf5": (
+            "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+        "to_sparse": "(self, format='coo')",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -346,6 +361,37 @@ IMAGES = {
     "open_raw": "(parts, *, pointer=None, name=None)",
     "open_srec": "(file, *, pointer=None)",
 }
+
+
+INTEROP = {
+    "hdf5": {
+        "from_hdf5": "(dataset, name=None, *, mode='r', store_fill=False, progress=False)",
+        "to_hdf5": (
+            "(array, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+    },
+    "scipy": {
+        "from_scipy": "(matrix, *, tiles=None)",
+        "to_bsr": "(array, blocksize=None)",
+        "to_coo": "(array)",
+        "to_csr": "(array)",
+    },
+    "sparse": {
+        "from_sparse": "(array, *, tiles=None)",
+        "to_sparse": "(array, format='coo')",
+    },
+}
+
+
+@pytest.mark.parametrize("module", INTEROP)
+def test_interop(module: str) -> None:
+    """The functions of `sparsearray.interop`, and what they take; no library is imported for them."""
+    found = importlib.import_module(f"sparsearray.interop.{module}")
+    assert found.__all__ == sorted(INTEROP[module])
+    for name, signature in INTEROP[module].items():
+        function = getattr(found, name)
+        assert without_annotations(function) == signature
+        assert "Raises\n------" in inspect.getdoc(function), name
 
 
 def test_images() -> None:
