@@ -79,7 +79,7 @@ class Source:
                 "h5py, and have no place in an array of bytes"
             )
             raise TypeError(msg)
-        self.shape, self.dtype = layout(dataset.shape, dataset.dtype)
+        self.shape, self.dtype = layout(dataset.shape, _without_metadata(dataset.dtype))
         self.inner = self.shape[len(dataset.shape) :]  # of items that are arrays themselves
         self.chunks = None if dataset.chunks is None else (*dataset.chunks, *self.inner)
         self._plist = dataset.id.get_create_plist()
@@ -163,6 +163,22 @@ class Source:
                 except OSError:  # it has another name by now
                     found = None
             yield found
+
+
+def _without_metadata(dtype: np.dtype) -> np.dtype:
+    """Leave out what h5py notes in a dtype: names of an enumeration, an encoding."""
+    if dtype.names is not None and dtype.fields is not None:
+        fields = [dtype.fields[name] for name in dtype.names]
+        facts = {
+            "names": list(dtype.names),
+            "formats": [_without_metadata(field[0]) for field in fields],
+            "offsets": [field[1] for field in fields],
+            "itemsize": dtype.itemsize,
+        }
+        return np.dtype(facts)  # type: ignore[call-overload,no-any-return]
+    if dtype.subdtype is not None:
+        return np.dtype((_without_metadata(dtype.base), dtype.shape))
+    return np.dtype(dtype.str)
 
 
 def is_zero(fill: NDArray[Any]) -> bool:

@@ -311,6 +311,8 @@ def _map(file: Descriptor, storage: _Hdf5File, source: Source, start: int) -> Sp
 class _Hdf5File(Storage):
     """The file that a dataset is mapped from."""
 
+    what = "an HDF5 file"
+
     def __init__(self, fd: int, source: Source, mode: Literal["r", "c"], start: int) -> None:
         self.path: str = os.path.abspath(os.fsdecode(source.dataset.file.filename))
         self.mode: Literal["r", "c"] = mode
