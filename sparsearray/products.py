@@ -60,10 +60,14 @@ class _Product:
             [self._of_a.index(label) for label in summed],
             [self._of_b.index(label) for label in summed],
         )
-        self._is_matrix_first = self._axes == ([1], [0]) and len(of_a) == 2 and len(of_b) < 3
         free = [label for label in (*of_a, *of_b) if label not in summed]
         self._repeated = len(set(free)) < len(free)
         self._order = [free.index(label) for label in of_result]
+        self._is_matrix_first = (
+            self._axes == ([1], [0])
+            and (len(of_a), len(of_b)) in ((2, 1), (2, 2))
+            and self._order == sorted(self._order)
+        )
 
     def _axis(self, label: int, n: int) -> int | None:
         """Find the axis of `a` that tells where along an axis of length n a box goes."""

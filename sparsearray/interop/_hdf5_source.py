@@ -218,13 +218,16 @@ class Room:
     def take(self, nbytes: int) -> None:
         """Note what is about to be stored; the system is asked now and then."""
         self._since += nbytes
-        if self._since < UNCHECKED:
-            return
+        if self._since >= UNCHECKED:
+            self.check(self._since)
+            self._since = 0
+
+    def check(self, nbytes: int) -> None:
+        """Ask the system whether so many bytes fit."""
         available = available_memory()
-        if available is not None and available < self._since:
+        if available is not None and available < nbytes:
             msg = (
-                f"{self._name} has to be read into memory, where only {written(available)} are "
-                "left; h5py reads parts of it"
+                f"{self._name} has to be read into memory: {written(nbytes)} more, where "
+                f"{written(available)} are left; h5py reads parts of it"
             )
             raise MemoryError(msg)
-        self._since = 0

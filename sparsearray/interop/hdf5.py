@@ -216,6 +216,8 @@ class _Opening:
             for box, block in self._blocks(chunks, tiling):
                 done(self._store(made, box, block))
         if fills:
+            missing = prod(tiling.grid) - len(chunks.numbers)
+            self._room.check(missing * nbytes)
             absent = np.setdiff1d(np.arange(prod(tiling.grid)), chunks.numbers, assume_unique=True)
             for box in boxes_of_cells(absent, source.shape, tiling.tiles):
                 shape = [side.stop - side.start for side in box]

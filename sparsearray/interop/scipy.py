@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsearray._lanes import check_room
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._optional import needed
 from sparsearray._text import size as written
@@ -99,7 +98,7 @@ def to_csr(array: Any) -> Any:
     (array([0, 0, 1, 1, 2], dtype=int32), array([1000,    5], dtype=int32), array([2., 1.]))
     """
     sparse = _scipy("to_csr", array, ndim=2)
-    check_room((array.shape[0] + 1,), np.dtype(np.int64))
+    _check_rows("to_csr", array.shape[0])
     data, (rows, columns) = collect(array, "to_csr")
     parts = data, *_compressed(rows, columns, array.shape)
     made = sparse.csr_array(parts, shape=array.shape)
@@ -193,7 +192,7 @@ def collect_blocks(array: Any, sides: tuple[int, int]) -> tuple[NDArray[np.int64
     if getattr(array, "tiles", None) == sides:
         return _collect_tiles(array)
     numbers = touched_cells(array._stored_boxes(), array.shape, sides)
-    _check_blocks(len(numbers), prod(sides) * array.itemsize)
+    _check_room(f"to_bsr: {len(numbers)} blocks", len(numbers) * prod(sides) * array.itemsize)
     data: NDArray[Any] = np.zeros((len(numbers), *sides), array.dtype)
     across = grid_of(array.shape, sides)[1]
     for (down, along), block in array.blocks(max_nbytes=max(_PIECE, array.itemsize)):
@@ -220,19 +219,21 @@ def _collect_tiles(array: TiledArray) -> tuple[NDArray[np.int64], NDArray[Any]]:
     numbers = np.concatenate([np.empty(0, np.int64), *(np.arange(*pair) for pair in ranges)])
     nbytes = prod(tiles) * array.itemsize
     shape = (len(numbers), records.tiling.tile_nbytes)
-    _check_blocks(*shape)
+    _check_room(f"to_bsr: {len(numbers)} tiles", prod(shape))
     found = records.read_tiles(numbers).view("u1").reshape(shape)[:, :nbytes]
     return numbers, np.ascontiguousarray(found).view(array.dtype).reshape(-1, *tiles)
 
 
-def _check_blocks(count: int, nbytes: int) -> None:
-    """Raise MemoryError for blocks that do not fit."""
-    wanted, available = count * nbytes, available_memory()
-    if wanted > UNCHECKED and available is not None and wanted > available:
-        msg = (
-            f"to_bsr: {count} blocks of {written(nbytes)} hold something, and "
-            f"{written(available)} are left"
-        )
+def _check_rows(what: str, count: int) -> None:
+    """Raise MemoryError where it does not fit where each row begins."""
+    _check_room(f"{what}: the index of {count} rows", (count + 1) * 8)
+
+
+def _check_room(what: str, nbytes: int) -> None:
+    """Raise MemoryError for what does not fit."""
+    available = available_memory() if nbytes > UNCHECKED else None
+    if available is not None and nbytes > available:
+        msg = f"{what}: {written(nbytes)}, and {written(available)} of memory are left"
         raise MemoryError(msg)
 
 
@@ -259,7 +260,7 @@ def bsr_of(
     """Make a bsr_array of blocks by their numbers; the shape is rounded up to whole blocks."""
     sides = data.shape[1], data.shape[2]
     down, across = grid_of(shape, sides)
-    check_room((down + 1,), np.dtype(np.int64))
+    _check_rows("to_bsr", down)
     rows, columns = np.divmod(numbers, max(across, 1))
     whole = down * sides[0], across * sides[1]
     if not len(numbers):
