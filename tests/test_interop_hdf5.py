@@ -263,7 +263,7 @@ def test_aligned_chunks_are_mapped(tmp_path):
     a.to_hdf5(tmp_path / "a.h5", chunks=(100, 100))
     b = from_hdf5(tmp_path / "a.h5", "data")
     assert is_mapped(b)
-    assert b.nbytes_stored == 2 * 8 * 81920  # chunks of 80000 bytes, in whole pages
+    assert b.nbytes_stored == 2 * 8 * -(-80000 // P) * P
     assert np.array_equal(b, a)
 
 
@@ -503,6 +503,8 @@ def test_objects(tmp_path):
             from_hdf5(file, "nothing")
         with pytest.raises(TypeError, match="which dataset"):
             from_hdf5(file)
+        with pytest.raises(TypeError, match="name='text' is for files and groups"):
+            from_hdf5(file["text"], "text")
         with pytest.raises(ValueError, match="mode must be 'r' or 'c', not 'r\\+'"):
             from_hdf5(file, "text", mode="r+")
     with pytest.raises(TypeError, match="not ndarray"):
@@ -622,6 +624,16 @@ def test_gone_file(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="a.h5"):
         pickle.dumps(a)
+
+
+def test_a_dataset_without_a_name(tmp_path):
+    """What has no name in its file travels itself."""
+    dense = some_items("f8", (100, 100))
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        for options in ({}, {"chunks": (32, 16)}):
+            a = from_hdf5(file.create_dataset(None, data=dense, **options))
+            assert a.path is not None
+            assert_same(pickle.loads(pickle.dumps(a))[...], dense)
 
 
 def test_changed_file(tmp_path):

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -385,13 +387,25 @@ INTEROP = {
 
 @pytest.mark.parametrize("module", INTEROP)
 def test_interop(module: str) -> None:
-    """The functions of `sparsearray.interop`, and what they take; no library is imported for them."""
+    """The functions of `sparsearray.interop`, and what they take."""
     found = importlib.import_module(f"sparsearray.interop.{module}")
     assert found.__all__ == sorted(INTEROP[module])
     for name, signature in INTEROP[module].items():
         function = getattr(found, name)
         assert without_annotations(function) == signature
         assert "Raises\n------" in inspect.getdoc(function), name
+
+
+def test_interop_imports_no_library() -> None:
+    """Importing what leads to other libraries imports none of them."""
+    names = [f"sparsearray.interop.{module}" for module in INTEROP]
+    code = (
+        f"import sys, {', '.join(names)}; print({{'h5py', 'scipy', 'sparse'}} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
 
 
 def test_images() -> None:
@@ -427,9 +441,6 @@ def test_imports_run_one_way() -> None:
 
 def test_hypothesis_and_pytest_are_not_imported() -> None:
     """Importing the package imports nothing but numpy, cffi and the standard library."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, sparsearray, sparsearray.images; "
         "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'IPython', 'elftools', 'bincopy') if m in sys.modules])"

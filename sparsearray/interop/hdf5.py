@@ -69,7 +69,7 @@ def from_hdf5(
     -------
     SparseArray
         Or `TiledArray`, whose tiles are the chunks, of a dataset in chunks. Its `path` is the file,
-        where that is mapped, and None where all was read into memory.
+        where that is mapped, and None where all was read into memory, to be written to as any.
 
     Raises
     ------
@@ -122,6 +122,9 @@ def from_hdf5(
             msg = f"{dataset!r}: which dataset? from_hdf5 needs its name"
             raise TypeError(msg)
         dataset = dataset[name]
+    elif name is not None and isinstance(dataset, h5py.Dataset):
+        msg = f"{dataset!r} is a dataset already: name={name!r} is for files and groups"
+        raise TypeError(msg)
     if not isinstance(dataset, h5py.Dataset):
         msg = f"from_hdf5 takes a dataset of h5py, not {type(dataset).__name__}"
         raise TypeError(msg)
@@ -338,6 +341,8 @@ class _Hdf5File(Storage):
 
     def reference(self, array: StoredArray) -> tuple[Any, ...] | None:
         """Send the path, and the name of the dataset."""
+        if self._name is None:  # of a dataset without a name
+            return None
         if not self.is_at(self.path):
             msg = f"{self.path!r} is gone, or another file by now: the array cannot travel by it"
             raise FileNotFoundError(errno.ENOENT, msg, self.path)
