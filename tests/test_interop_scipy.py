@@ -210,6 +210,23 @@ def test_no_memory(monkeypatch):
 # And back
 
 
+def test_pages_that_do_not_fit(monkeypatch):
+    """Entries far apart take a page each: they are refused before memory is full, others are not."""
+    module = sys.modules["sparsearray.interop._coordinates"]
+    monkeypatch.setattr(module, "available_memory", lambda: 16 << 20)
+    count = 20_000
+    apart = scipy.sparse.coo_array(
+        (np.ones(count), (np.arange(count), np.arange(count))), shape=(1 << 20, 1 << 20)
+    )
+    for tiles in (None, (1, 512), (1, 1024)):
+        with pytest.raises(MemoryError, match=r"pages of .* MiB more, and 16 MiB of memory"):
+            from_scipy(apart, tiles=tiles)
+    for tiles in ((16, 32), (64, 64)):
+        assert from_scipy(apart, tiles=tiles).sum() == count
+    together = scipy.sparse.csr_array(np.ones((100, 1000)))
+    assert from_scipy(together).sum() == 100_000
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     pair=matrices(),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparsearray._boxes import Index, corners, strides_of
 
-__all__ = ["boxes_of_cells", "grid_of", "touched_cells"]
+__all__ = ["boxes_of_cells", "grid_of", "touched_cells", "unique"]
 
 _MANY = 1 << 16  # boxes looked at together
 
@@ -49,11 +49,11 @@ def touched_cells(
     found = [np.empty(0, np.int64)]
     while some := list(islice(boxes, _MANY)):
         starts, stops = corners(some, len(shape))
-        found.append(_unique(_expand(starts // sides, -(-stops // sides), grid)))
-    return _unique(np.concatenate(found))
+        found.append(unique(_expand(starts // sides, -(-stops // sides), grid)))
+    return unique(np.concatenate(found))
 
 
-def _unique(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def unique(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sort numbers, and keep one of each; `numpy.unique` hashes them, which takes longer."""
     ordered = np.sort(numbers)
     found: NDArray[np.int64] = ordered[

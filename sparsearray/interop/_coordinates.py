@@ -13,6 +13,8 @@ from sparsearray._boxes import Index, strides_of
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._text import size as written
 
+from ._cells import unique
+
 __all__ = ["check_numbers", "collect", "fill_by_coordinates", "is_stored"]
 
 _PIECE = 1 << 20  # bytes looked at together: they stay in the cache
@@ -155,6 +157,11 @@ def fill_by_coordinates(array: Any, coords: Sequence[NDArray[Any]], data: NDArra
         Along each axis; each place once.
     data : ndarray, shape (n,)
         Of its dtype. Zeros are left out, but for -0.0.
+
+    Raises
+    ------
+    MemoryError
+        The pages that they lie on do not fit.
     """
     if not prod(array.shape):
         return
@@ -166,7 +173,31 @@ def fill_by_coordinates(array: Any, coords: Sequence[NDArray[Any]], data: NDArra
         part = slice(at, at + _MANY)
         kept = is_stored(data[part])
         if kept.any():
-            array[tuple(axis[part][kept] for axis in coords)] = data[part][kept]
+            places = tuple(axis[part][kept] for axis in coords)
+            _check_pages(array, places)
+            array[places] = data[part][kept]
+
+
+def _check_pages(array: Any, places: Coords) -> None:
+    """Raise MemoryError where the pages of items do not fit: one each, if they lie far apart."""
+    page, available = array.buffer.page_size, available_memory()
+    wanted = len(places[0]) * page
+    if wanted <= UNCHECKED or available is None or wanted <= available:
+        return
+    unit, sides, shape = array.itemsize, (1,) * array.ndim, array.shape
+    if hasattr(array, "tiles"):
+        unit, sides, shape = array._records.tiling.tile_nbytes, array.tiles, array._records.shape
+    numbers = np.zeros(len(places[0]), np.int64)
+    for axis, side, step in zip(places, sides, strides_of(shape).tolist(), strict=True):
+        numbers += axis.astype(np.int64) // side * step
+    # Of tiles of several pages there may be fewer.
+    wanted = min(wanted, len(unique(numbers * unit // page)) * max(unit, page))
+    if wanted > available:
+        msg = (
+            f"items that are not zero lie on pages of {written(wanted)} more, and "
+            f"{written(available)} of memory are left; tiles=... may need fewer"
+        )
+        raise MemoryError(msg)
 
 
 def is_stored(data: NDArray[Any]) -> NDArray[np.bool_]:

@@ -136,6 +136,8 @@ def to_bsr(array: Any, blocksize: tuple[int, int] | None = None) -> Any:
     ------
     ValueError
         Blocks do not divide the shape; or there are no tiles, and no `blocksize`.
+    RuntimeError
+        Another thread has put data where there was none meanwhile.
     TypeError, MemoryError, ClosedError, AccessError, OSError
         As `to_coo`.
 
@@ -335,8 +337,10 @@ def from_scipy(matrix: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
     ------
     TypeError
         It is no such array, or holds objects.
-    ValueError, MemoryError
+    ValueError
         As `zeros`.
+    MemoryError
+        There are not enough addresses, or not enough memory for the pages that entries lie on.
 
     Examples
     --------

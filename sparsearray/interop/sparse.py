@@ -97,7 +97,7 @@ def from_sparse(array: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
     TypeError
         It is no such array, or holds objects.
     MemoryError
-        As `zeros`.
+        There are not enough addresses, or not enough memory for the pages that items lie on.
 
     Examples
     --------
