@@ -113,6 +113,45 @@ def test_round_trip(tmp_path_factory, data):
         assert_items(pickle.loads(pickle.dumps(b))[...], dense)
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_dataset(tmp_path_factory, data):
+    """Datasets that were written in parts, and became longer and shorter, are what h5py reads."""
+    path = tmp_path_factory.mktemp("hdf5") / "a.h5"
+    shape = data.draw(st.lists(st.integers(1, 70), min_size=1, max_size=2).map(tuple))
+    dtype = np.dtype(data.draw(st.sampled_from(["u1", ">i4", "f8", "c16"])))
+    options = {
+        "chunks": data.draw(st.tuples(*(st.integers(1, n) for n in shape))),
+        "maxshape": (None,) * len(shape),
+        "fillvalue": data.draw(st.sampled_from([None, dtype.type(0), dtype.type(3)])),
+        "shuffle": data.draw(st.booleans()),
+        "compression": data.draw(st.sampled_from([None, "lzf"])),
+        "dtype": dtype,
+    }
+    how = {
+        "libver": data.draw(st.sampled_from(["earliest", "latest"])),
+        "userblock_size": data.draw(st.sampled_from([0, 8192])),
+    }
+    if data.draw(st.booleans()):
+        how |= {"alignment_threshold": 1, "alignment_interval": P}
+    with h5py.File(path, "w", **how) as file:
+        a = file.create_dataset("a", shape, **options)
+        for seed in range(data.draw(st.integers(0, 4))):
+            if data.draw(st.booleans()):
+                a.resize(tuple(data.draw(st.integers(0, n + 20)) for n in shape))
+            box = tuple(
+                slice(*sorted(data.draw(st.tuples(*2 * [st.integers(0, n)])))) for n in a.shape
+            )
+            a[box] = some_items(dtype, a[box].shape, seed)
+        expected = a[...]
+        assert_same(from_hdf5(a, store_fill=True)[...], expected)
+    for mode in ("r", "c"):
+        found = from_hdf5(path, "a", mode=mode, store_fill=True)
+        assert_same(found[...], expected)
+        assert_same(found.retile(None)[...], expected)
+        assert_same(pickle.loads(pickle.dumps(found))[...], expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", [{}, {"chunks": (7, 11)}, {"chunks": (7, 11), "lzf": True}])
 def test_what_h5py_writes(tmp_path, dtype, options):
