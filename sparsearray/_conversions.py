@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from .stored import StoredArray
@@ -80,4 +80,115 @@ class Conversions:
 
     # HDF5
 
+    def to_hdf5(
+        self,
+        target: Any,
+        name: str = "data",
+        *,
+        chunks: int | tuple[int, ...] | None = None,
+        overwrite: bool = False,
+        progress: bool = False,
+        **options: Any,
+    ) -> None:
+        """
+        Write it as an HDF5 dataset of which only the chunks that hold something are stored.
+
+        Parameters
+        ----------
+        target : path or h5py.Group
+            A new file, which is there whole or not at all; or where to put the dataset.
+        name : str
+            Of the dataset.
+        chunks, overwrite, progress, **options
+            As of `sparsearray.interop.hdf5.to_hdf5`.
+
+        Raises
+        ------
+        ImportError
+            h5py is not installed.
+        TypeError, ValueError, OSError, ClosedError, AccessError
+            As of `sparsearray.interop.hdf5.to_hdf5`.
+        """
+        from .interop.hdf5 import to_hdf5
+
+        to_hdf5(
+            cast("StoredArray", self),
+            target,
+            name,
+            chunks=chunks,
+            overwrite=overwrite,
+            progress=progress,
+            **options,
+        )
+
     # scipy.sparse, and pydata's sparse
+
+    def to_coo(self) -> Any:
+        """
+        Make a ``scipy.sparse.coo_array`` of what is not zero, in C order; holes are skipped.
+
+        Raises
+        ------
+        ImportError
+            scipy is not installed.
+        TypeError, ValueError, MemoryError, ClosedError, AccessError, OSError
+            As of `sparsearray.interop.scipy.to_coo`.
+        """
+        from .interop.scipy import to_coo
+
+        return to_coo(self)
+
+    def to_csr(self) -> Any:
+        """
+        Make a ``scipy.sparse.csr_array`` of what is not zero; holes are skipped.
+
+        Raises
+        ------
+        ImportError
+            scipy is not installed.
+        TypeError, ValueError, MemoryError, ClosedError, AccessError, OSError
+            As of `sparsearray.interop.scipy.to_csr`.
+        """
+        from .interop.scipy import to_csr
+
+        return to_csr(self)
+
+    def to_bsr(self, blocksize: tuple[int, int] | None = None) -> Any:
+        """
+        Make a ``scipy.sparse.bsr_array`` of the blocks that are not zero; holes are skipped.
+
+        Parameters
+        ----------
+        blocksize : (int, int), optional
+            Rows and columns of a block, which must divide the shape. By default the tiles.
+
+        Raises
+        ------
+        ImportError
+            scipy is not installed.
+        TypeError, ValueError, MemoryError, ClosedError, AccessError, OSError
+            As of `sparsearray.interop.scipy.to_bsr`.
+        """
+        from .interop.scipy import to_bsr
+
+        return to_bsr(self, blocksize)
+
+    def to_sparse(self, format: Literal["coo", "gcxs"] = "coo") -> Any:  # noqa: A002 - theirs
+        """
+        Make a ``sparse.COO``, of pydata's package, of what is not zero; holes are skipped.
+
+        Parameters
+        ----------
+        format : {'coo', 'gcxs'}
+            The second gives a ``sparse.GCXS``.
+
+        Raises
+        ------
+        ImportError
+            sparse is not installed.
+        TypeError, ValueError, MemoryError, ClosedError, AccessError, OSError
+            As of `sparsearray.interop.sparse.to_sparse`.
+        """
+        from .interop.sparse import to_sparse
+
+        return to_sparse(self, format)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Tiling", "as_tiles"]
+__all__ = ["Tiling", "as_tiles", "near_cube"]
 
 _TITLE = "array of shape "
 _FIELD = "tile"
@@ -186,7 +186,7 @@ def as_tiles(tiles: Any, shape: tuple[int, ...], itemsize: int) -> tuple[int, ..
         if tiles != "auto":
             msg = f"tiles must be 'auto', a number or one for each axis, not {tiles!r}"
             raise ValueError(msg)
-        return _near_cube(shape, max(os.sysconf("SC_PAGESIZE") // max(itemsize, 1), 1))
+        return near_cube(shape, max(os.sysconf("SC_PAGESIZE") // max(itemsize, 1), 1))
     if isinstance(tiles, Iterable):
         sizes = tuple(map(index, tiles))
     else:
@@ -200,7 +200,7 @@ def as_tiles(tiles: Any, shape: tuple[int, ...], itemsize: int) -> tuple[int, ..
     return sizes
 
 
-def _near_cube(shape: tuple[int, ...], items: int) -> tuple[int, ...]:
+def near_cube(shape: tuple[int, ...], items: int) -> tuple[int, ...]:
     """Choose tiles of so many items at most, of sides as much alike as the shape allows."""
     sides = [1] * len(shape)
     # Short axes first, which a tile spans; what they leave is for the others.

@@ -63,6 +63,11 @@ class _Product:
         free = [label for label in (*of_a, *of_b) if label not in summed]
         self._repeated = len(set(free)) < len(free)
         self._order = [free.index(label) for label in of_result]
+        self._is_matrix_first = (
+            self._axes == ([1], [0])
+            and (len(of_a), len(of_b)) in ((2, 1), (2, 2))
+            and self._order == sorted(self._order)
+        )
 
     def _axis(self, label: int, n: int) -> int | None:
         """Find the axis of `a` that tells where along an axis of length n a box goes."""
@@ -85,6 +90,10 @@ class _Product:
     def _sum(self, a: Any, b: Any, dtype: np.dtype) -> Array:
         """Add up what all boxes give."""
         check_room(self.shape, dtype)
+        if self._is_matrix_first and hasattr(a, "_times") and not is_blocked(b):
+            quick: Array | None = a._times(b, dtype)
+            if quick is not None:
+                return quick
         found = np.zeros(self.shape, dtype)
         other = reader(b, b.shape)
         for index, block in a.blocks():

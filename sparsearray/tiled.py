@@ -220,6 +220,12 @@ class TiledArray(TileItems):
 
         return take, self._write_box
 
+    def _times(self, other: NDArray[Any], dtype: np.dtype) -> NDArray[Any] | None:
+        """Multiply with a dense vector or matrix through scipy, where that is the faster way."""
+        from .interop.scipy import multiply
+
+        return multiply(self, other, dtype)
+
     # Changes
 
     def copy(self) -> TiledArray:

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,13 @@ SIGNATURES = {
         "to_zarr": (
             "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
         ),
+        "to_bsr": "(self, blocksize=None)",
+        "to_coo": "(self)",
+        "to_csr": "(self)",
+        "to_hdf5": (
+            "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+        "to_sparse": "(self, format='coo')",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -160,6 +169,13 @@ SIGNATURES = {
         "to_zarr": (
             "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
         ),
+        "to_bsr": "(self, blocksize=None)",
+        "to_coo": "(self)",
+        "to_csr": "(self)",
+        "to_hdf5": (
+            "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+        "to_sparse": "(self, format='coo')",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -363,6 +379,22 @@ IMAGES = {
 
 
 INTEROP = {
+    "hdf5": {
+        "from_hdf5": "(dataset, name=None, *, mode='r', fill_missing=False, progress=False)",
+        "to_hdf5": (
+            "(array, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
+        ),
+    },
+    "scipy": {
+        "from_scipy": "(matrix, *, tiles=None)",
+        "to_bsr": "(array, blocksize=None)",
+        "to_coo": "(array)",
+        "to_csr": "(array)",
+    },
+    "sparse": {
+        "from_sparse": "(array, *, tiles=None)",
+        "to_sparse": "(array, format='coo')",
+    },
     "zarr": {
         "from_zarr": (
             "(store, *, path='', mode='r', copy=None, fill_missing=False, progress=False)"
@@ -374,15 +406,27 @@ INTEROP = {
 }
 
 
-@pytest.mark.parametrize("library", INTEROP)
-def test_interop(library: str) -> None:
-    """The names of the modules of `sparsearray.interop`, and what their functions take."""
-    module = importlib.import_module(f"sparsearray.interop.{library}")
-    assert sorted(module.__all__) == sorted(INTEROP[library])
-    for name, signature in INTEROP[library].items():
-        function = getattr(module, name)
+@pytest.mark.parametrize("module", INTEROP)
+def test_interop(module: str) -> None:
+    """The functions of `sparsearray.interop`, and what they take."""
+    found = importlib.import_module(f"sparsearray.interop.{module}")
+    assert found.__all__ == sorted(INTEROP[module])
+    for name, signature in INTEROP[module].items():
+        function = getattr(found, name)
         assert without_annotations(function) == signature
         assert "Raises\n------" in inspect.getdoc(function), name
+
+
+def test_interop_imports_no_library() -> None:
+    """Importing what leads to other libraries imports none of them."""
+    names = [f"sparsearray.interop.{module}" for module in INTEROP]
+    code = (
+        f"import sys, {', '.join(names)}; print({{'dask', 'h5py', 'scipy', 'sparse', 'zarr'}} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
 
 
 def test_images() -> None:
@@ -418,9 +462,6 @@ def test_imports_run_one_way() -> None:
 
 def test_hypothesis_and_pytest_are_not_imported() -> None:
     """Importing the package imports nothing but numpy, cffi and the standard library."""
-    import subprocess
-    import sys
-
     code = (
         "import sys, sparsearray, sparsearray.images; "
         "print([m for m in ('hypothesis', 'pytest', 'matplotlib', 'IPython', 'elftools', 'bincopy') if m in sys.modules])"

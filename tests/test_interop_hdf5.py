@@ -1,0 +1,706 @@
+"""HDF5: datasets as arrays, and arrays as datasets, compared with what h5py reads."""
+
+import os
+import pickle
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsearray
+
+from .array_files import P, assert_same, names, open_files
+
+h5py = pytest.importorskip("h5py", reason="the extra hdf5")
+
+from sparsearray.interop.hdf5 import from_hdf5, to_hdf5  # noqa: E402 - after h5py
+
+DTYPES = [
+    "?",
+    "i1",
+    "u2",
+    ">i4",
+    "u8",
+    "f2",
+    "f4",
+    ">f8",
+    "g",
+    "c8",
+    ">c16",
+    "S5",
+    "V7",
+    "M8[ns]",
+    "m8[D]",
+    [("a", "i1"), ("b", ">f8"), ("c", "S3", (2,))],
+    np.dtype({"names": ["x", "y"], "formats": ["u1", "f8"], "offsets": [1, 8], "itemsize": 24}),
+]
+
+
+def some_items(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Make items of any bits, half of which are zero."""
+    made = np.zeros(shape, dtype)
+    rng = np.random.default_rng(seed)
+    if made.dtype.names:
+        for name in made.dtype.names:
+            made[name] = some_items(made[name].dtype, made[name].shape, seed + 1)
+        return made
+    kind = made.dtype.kind
+    source = rng.integers(0, 100, shape)
+    where = rng.random(shape) < 0.5
+    if kind == "V":
+        return np.where(where, 0, source).astype("u1").astype("S7").view("V7").reshape(shape)
+    values = source.astype("i8").astype(made.dtype) if kind in "mM" else source.astype(made.dtype)
+    made[where] = values[where]
+    if kind in "fc" and made.size > 2:
+        made.reshape(-1)[:3] = [-0.0, np.nan, np.inf]
+    return made
+
+
+def assert_items(found: Any, expected: np.ndarray) -> None:
+    """Compare every bit, but for what a long double has between numbers."""
+    if expected.dtype.char in "gG":
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert np.array_equal(found, expected, equal_nan=True)
+        assert np.array_equal(np.signbit(found), np.signbit(expected))
+    else:
+        assert_same(found, expected)
+
+
+def in_file(path: Path, dense: np.ndarray, name: str = "a", **options: Any) -> Path:
+    """Write a file with h5py alone."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset(name, data=dense, **options)
+    return path
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether all that is stored lies in the file."""
+    return array.path is not None and all(
+        region.kind in ("file", "zero") for region in array.buffer.regions
+    )
+
+
+# Round trips
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_round_trip(tmp_path_factory, data):
+    """What is written is what h5py reads, and what is opened again, bit by bit."""
+    folder = tmp_path_factory.mktemp("hdf5")
+    dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
+    shape = data.draw(st.lists(st.integers(1, 40), min_size=0, max_size=3).map(tuple))
+    tiles = data.draw(st.sampled_from([None, "auto", 3]))
+    chunks = data.draw(
+        st.none() | st.tuples(*(st.integers(1, n) for n in shape)).filter(lambda sides: sides != ())
+    )
+    options = data.draw(st.sampled_from([{}, {"compression": "gzip"}, {"fletcher32": True}]))
+    dense = some_items(dtype, shape)
+    a = sparsearray.zeros(shape, dtype, tiles=tiles)
+    a[...] = dense
+    path = folder / "a.h5"
+    to_hdf5(a, path, chunks=chunks, **(options if shape else {}))
+    with h5py.File(path) as file:
+        assert_items(file["data"][...], dense)
+    for mode in ("r", "c"):
+        b = from_hdf5(path, "data", mode=mode)
+        assert_items(b[...], dense)
+        assert_items(pickle.loads(pickle.dumps(b))[...], dense)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_dataset(tmp_path_factory, data):
+    """Datasets that were written in parts, and became longer and shorter, are what h5py reads."""
+    path = tmp_path_factory.mktemp("hdf5") / "a.h5"
+    shape = data.draw(st.lists(st.integers(1, 70), min_size=1, max_size=2).map(tuple))
+    dtype = np.dtype(data.draw(st.sampled_from(["u1", ">i4", "f8", "c16"])))
+    options = {
+        "chunks": data.draw(st.tuples(*(st.integers(1, n) for n in shape))),
+        "maxshape": (None,) * len(shape),
+        "fillvalue": data.draw(st.sampled_from([None, dtype.type(0), dtype.type(3)])),
+        "shuffle": data.draw(st.booleans()),
+        "compression": data.draw(st.sampled_from([None, "lzf"])),
+        "dtype": dtype,
+    }
+    how = {
+        "libver": data.draw(st.sampled_from(["earliest", "latest"])),
+        "userblock_size": data.draw(st.sampled_from([0, 8192])),
+    }
+    if data.draw(st.booleans()):
+        how |= {"alignment_threshold": 1, "alignment_interval": P}
+    with h5py.File(path, "w", **how) as file:
+        a = file.create_dataset("a", shape, **options)
+        for seed in range(data.draw(st.integers(0, 4))):
+            if data.draw(st.booleans()):
+                a.resize(tuple(data.draw(st.integers(0, n + 20)) for n in shape))
+            box = tuple(
+                slice(*sorted(data.draw(st.tuples(*2 * [st.integers(0, n)])))) for n in a.shape
+            )
+            a[box] = some_items(dtype, a[box].shape, seed)
+        expected = a[...]
+        assert_same(from_hdf5(a, fill_missing=True)[...], expected)
+    for mode in ("r", "c"):
+        found = from_hdf5(path, "a", mode=mode, fill_missing=True)
+        assert_same(found[...], expected)
+        assert_same(found.retile(None)[...], expected)
+        assert_same(pickle.loads(pickle.dumps(found))[...], expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("options", [{}, {"chunks": (7, 11)}, {"chunks": (7, 11), "lzf": True}])
+def test_what_h5py_writes(tmp_path, dtype, options):
+    """Datasets of all dtypes that h5py writes are opened, contiguous and in chunks."""
+    dense = some_items(dtype, (30, 40))
+    options = dict(options)
+    if options.pop("lzf", False):
+        options["compression"] = "lzf"
+    stored = h5py.opaque_dtype(dense.dtype) if dense.dtype.kind in "mM" else dense.dtype
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=dense.view(stored), dtype=stored, **options)
+    found = from_hdf5(tmp_path / "a.h5", "a")
+    assert_items(found[...], dense)
+    assert getattr(found, "tiles", None) == options.get("chunks")
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5, 2)])
+@pytest.mark.parametrize("tiles", [None, 2])
+def test_no_items(tmp_path, shape, tiles):
+    """Arrays without items keep their shape and dtype."""
+    sparsearray.zeros(shape, "i2", tiles=tiles).to_hdf5(tmp_path / "a.h5")
+    found = from_hdf5(tmp_path / "a.h5", "data")
+    assert (found.shape, found.dtype) == (shape, np.dtype("i2"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        chunked = file.create_dataset(
+            "a", shape, "i2", chunks=(2,) * len(shape), maxshape=(None,) * len(shape)
+        )
+        assert from_hdf5(chunked).shape == shape
+
+
+def test_a_terabyte(tmp_path):
+    """Holes take no room on the way there, and none on the way back."""
+    a = sparsearray.zeros((1 << 20, 1 << 17), tiles="auto")
+    a[70_000, 5:9] = 1, 2, 3, 4
+    a[-1, -1] = 5
+    path = tmp_path / "a.h5"
+    a.to_hdf5(path)
+    assert path.stat().st_size < 2 << 20
+    b = from_hdf5(path, "data")
+    assert (b.shape, b.sum(), b[70_000, 6]) == (a.shape, 15.0, 2.0)
+    assert b.nbytes_stored <= 1 << 20
+
+
+def test_fortran_order(tmp_path):
+    """A Fortran-ordered array is written as what it holds."""
+    dense = np.asfortranarray(some_items("f8", (33, 50)))
+    np.save(tmp_path / "a.npy", dense)
+    sparsearray.open(tmp_path / "a.npy").to_hdf5(tmp_path / "a.h5", chunks=(8, 9))
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert_same(file["data"][...], dense)
+
+
+# Contiguous
+
+
+@pytest.mark.parametrize("userblock", [0, 512, 8192])
+def test_contiguous_is_a_window(tmp_path, userblock):
+    """A contiguous dataset is mapped where the file has it."""
+    dense = some_items("f8", (300, 40))
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=userblock) as file:
+        file["first"] = np.arange(7)
+        file["a"] = dense
+    a = from_hdf5(tmp_path / "a.h5", "a")
+    assert is_mapped(a)
+    assert type(a) is sparsearray.SparseArray
+    assert_same(a[...], dense)
+    with pytest.raises(ValueError, match="read-only"):
+        a[0, 0] = 1
+
+
+def test_copy_on_write(tmp_path):
+    """In mode 'c' what is written stays in memory."""
+    dense = some_items("f8", (300, 40))
+    for options in ({}, {"chunks": (32, 16)}):
+        path = in_file(tmp_path / "a.h5", dense, **options)
+        a = from_hdf5(path, "a", mode="c")
+        a[5, 5] = 77
+        assert a[5, 5] == 77
+        assert pickle.loads(pickle.dumps(a))[5, 5] == 77
+        with h5py.File(path) as file:
+            assert_same(file["a"][...], dense)
+
+
+def test_never_written(tmp_path):
+    """A contiguous dataset without storage is all holes, whatever its length."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = from_hdf5(file.create_dataset("a", (1 << 40,), "f8"))
+    assert (a.shape, a.nbytes_stored, a[1 << 39]) == ((1 << 40,), 0, 0.0)
+
+
+def test_parts_of_files(tmp_path):
+    """Contiguous datasets can be stitched, without a copy where pages fit."""
+    parts = [some_items("f8", (512, 8), seed) for seed in range(2)]
+    for number, part in enumerate(parts):
+        with h5py.File(
+            tmp_path / f"{number}.h5", "w", alignment_threshold=P, alignment_interval=P
+        ) as file:
+            file["a"] = part
+    opened = [from_hdf5(tmp_path / f"{number}.h5", "a") for number in range(2)]
+    whole = sparsearray.stitch(opened)
+    assert whole.nbytes_copied == 0
+    assert_same(whole[...], np.concatenate(parts))
+
+
+def test_cut_short(tmp_path):
+    """A file that loses its end under a window is an error of what is read."""
+    path = in_file(tmp_path / "a.h5", np.ones((1000, 100)))
+    a = from_hdf5(path, "a")
+    os.truncate(path, 300_000)
+    with pytest.raises(sparsearray.AccessError, match="truncated|cut|shorter"):
+        a.sum()
+
+
+# Chunks
+
+
+def chunked(path: Path, dense: np.ndarray, chunks: tuple[int, ...], **how: Any) -> Path:
+    """Write a file in chunks of which those that hold only zeros are left out."""
+    with h5py.File(path, "w", **how) as file:
+        a = file.create_dataset("a", dense.shape, dense.dtype, chunks=chunks)
+        for box in a.iter_chunks():
+            if dense[box].any():
+                a[box] = dense[box]
+    return path
+
+
+@pytest.mark.parametrize("chunks", [(32, 16), (64, 64), (50, 70), (3, 5)])
+@pytest.mark.parametrize(
+    "how", [{}, {"libver": "latest"}, {"alignment_threshold": P, "alignment_interval": P}]
+)
+@pytest.mark.parametrize("userblock", [0, 8192])
+def test_chunks(tmp_path, chunks, how, userblock):
+    """Chunks are found wherever the file has them."""
+    dense = np.zeros((500, 600))
+    dense[30:200, 100:300] = some_items("f8", (170, 200))
+    path = chunked(tmp_path / "a.h5", dense, chunks, userblock_size=userblock, **how)
+    a = from_hdf5(path, "a")
+    assert a.tiles == chunks
+    assert_same(a[...], dense)
+    assert_same(a.copy()[...], dense)
+    assert a.sum() == pytest.approx(dense.sum(), nan_ok=True)
+
+
+def test_aligned_chunks_are_mapped(tmp_path):
+    """What `to_hdf5` writes is opened without a copy; chunks that are not there are zero pages."""
+    a = sparsearray.zeros((2000, 3000), tiles="auto")
+    a[100:300, 100:900] = 1
+    a.to_hdf5(tmp_path / "a.h5", chunks=(100, 100))
+    b = from_hdf5(tmp_path / "a.h5", "data")
+    assert is_mapped(b)
+    assert b.nbytes_stored == 2 * 8 * -(-80000 // P) * P
+    assert np.array_equal(b, a)
+
+
+def test_chunks_at_one_byte_of_a_page(tmp_path):
+    """Chunks are mapped, too, that all begin at the same byte of a page, but the odd ones out."""
+    dense = np.arange(64 * 4096, dtype="f8").reshape(512, 512) + 1
+    path = chunked(tmp_path / "a.h5", dense, (64, 64), libver="latest")
+    a = from_hdf5(path, "a")
+    kinds = [region.kind for region in a.buffer.regions]
+    assert kinds.count("file") > len(kinds) // 2
+    assert_same(a[...], dense)
+    with pytest.raises(ValueError, match="read-only"):
+        a[0, 0] = 1
+
+
+def test_scattered_chunks_are_read(tmp_path):
+    """Where fewer than half of the chunks begin alike, all are read into memory."""
+    dense = np.arange(1000 * 100, dtype="f8").reshape(1000, 100) + 1
+    a = from_hdf5(chunked(tmp_path / "a.h5", dense, (10, 10)), "a")
+    assert a.path is None
+    assert_same(a[...], dense)
+
+
+def test_no_room_for_mappings(tmp_path, monkeypatch):
+    """Where the process cannot have so many mappings, chunks are read."""
+    module = sys.modules["sparsearray.interop._hdf5_places"]
+    monkeypatch.setattr(module, "count_mappings", lambda: (65000, 65530))
+    dense = np.ones((1024, 64 * 16))
+    dense[64:128] = 0
+    with h5py.File(tmp_path / "a.h5", "w", alignment_threshold=P, alignment_interval=P) as file:
+        a = file.create_dataset("a", dense.shape, "f8", chunks=(16, 32))
+        for i in range(0, 1024, 16):  # each other: none goes on in the file
+            for j in (*range(0, 1024, 64), *range(32, 1024, 64)):
+                a[i : i + 16, j : j + 32] = dense[i : i + 16, j : j + 32]
+        a = from_hdf5(a)
+    assert a.path is None
+    assert_same(a[...], dense)
+
+
+def test_edges_hold_nothing(tmp_path):
+    """What a chunk has past the end of the array is no part of it."""
+    with h5py.File(tmp_path / "a.h5", "w", alignment_threshold=P, alignment_interval=P) as file:
+        a = file.create_dataset("a", (100, 100), "f8", chunks=(64, 64), fillvalue=7)
+        a[...] = 1
+    b = from_hdf5(tmp_path / "a.h5", "a")
+    assert is_mapped(b)
+    assert (b.sum(), b.copy().sum(), b.max()) == (10000, 10000, 1)
+
+
+def test_filters_left_out(tmp_path):
+    """A chunk that its filters have skipped is taken as it is, beside those that they changed."""
+    dense = some_items("f8", (64, 64))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = file.create_dataset(
+            "a", (64, 64), "f8", chunks=(32, 64), compression="gzip", shuffle=True
+        )
+        a[:32] = dense[:32]
+        a.id.write_direct_chunk((32, 0), dense[32:].tobytes(), filter_mask=0b11)
+    assert_same(from_hdf5(tmp_path / "a.h5", "a")[...], dense)
+
+
+def test_chunks_of_zeros_take_nothing(tmp_path):
+    """What is read and holds only zeros is not stored."""
+    path = in_file(tmp_path / "a.h5", np.zeros((512, 512)), chunks=(64, 64), compression="gzip")
+    assert from_hdf5(path, "a").nbytes_stored == 0
+
+
+# Fill values
+
+
+def test_fill_value(tmp_path):
+    """Chunks that were never written are refused where they are not zero, or stored if asked for."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = file.create_dataset("a", (100, 90), "f4", chunks=(16, 16), fillvalue=-1.5)
+        a[20:40, 5:7] = 0
+        dense = a[...]
+        with pytest.raises(ValueError, match=r"'/a' in .*: 40 chunks .* -1\.5.* fill_missing"):
+            from_hdf5(a)
+        assert_same(from_hdf5(a, fill_missing=True)[...], dense)
+        a[...] = dense  # all are there
+        assert_same(from_hdf5(a)[...], dense)
+        late = file.create_dataset("late", (50,), "i2", fillvalue=3)
+        with pytest.raises(ValueError, match="50 items were never written"):
+            from_hdf5(late)
+        assert_same(from_hdf5(late, fill_missing=True)[...], np.full(50, 3, "i2"))
+
+
+def test_negative_zero_is_a_fill_value(tmp_path):
+    """A fill value of -0.0 has a bit that a hole has not."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = file.create_dataset("a", (10,), "f8", chunks=(5,), fillvalue=-0.0)
+        with pytest.raises(ValueError, match="never written"):
+            from_hdf5(a)
+        assert_same(from_hdf5(a, fill_missing=True)[...], np.full(10, -0.0))
+
+
+def test_fill_value_that_does_not_fit(tmp_path, monkeypatch):
+    """A terabyte of fill values is refused before memory is full."""
+    module = sys.modules["sparsearray.interop._hdf5_source"]
+    monkeypatch.setattr(module, "available_memory", lambda: 1 << 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = file.create_dataset("a", (1 << 20, 1 << 17), "f8", chunks=(1024, 1024), fillvalue=1)
+        with pytest.raises(MemoryError, match="'/a' in"):
+            from_hdf5(a, fill_missing=True)
+
+
+# Other kinds of datasets
+
+
+def test_compact(tmp_path):
+    """A dataset in its own header is read."""
+    dense = some_items("i4", (5, 6))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple(dense.shape)
+        h5py.h5d.create(file.id, b"a", h5py.h5t.py_create(dense.dtype), space, plist)
+        file["a"][...] = dense
+    assert_same(from_hdf5(tmp_path / "a.h5", "a")[...], dense)
+
+
+def test_external(tmp_path):
+    """A dataset whose bytes lie in other files is read."""
+    dense = some_items("f8", (50, 60))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=dense, external=[(tmp_path / "raw", 0, h5py.h5f.UNLIMITED)])
+    a = from_hdf5(tmp_path / "a.h5", "a")
+    assert a.path is None
+    assert_same(a[...], dense)
+
+
+def test_virtual(tmp_path):
+    """A virtual dataset is read, with its fill value where nothing is mapped."""
+    dense = some_items("f8", (50,))
+    in_file(tmp_path / "a.h5", dense)
+    layout = h5py.VirtualLayout((3, 50), "f8")
+    layout[1] = h5py.VirtualSource(tmp_path / "a.h5", "a", (50,))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_virtual_dataset("v", layout, fillvalue=2)
+    expected = np.full((3, 50), 2.0)
+    expected[1] = dense
+    assert_same(from_hdf5(tmp_path / "v.h5", "v")[...], expected)
+
+
+def test_other_drivers(tmp_path):
+    """Files that are no files of the system are read through h5py."""
+    dense = some_items("f8", (50, 60))
+    with h5py.File(BytesIO(), "w") as file:
+        for name, options in {"a": {}, "b": {"chunks": (8, 8)}}.items():
+            a = from_hdf5(file.create_dataset(name, data=dense, **options))
+            assert a.path is None
+            assert_same(a[...], dense)
+    with h5py.File(in_file(tmp_path / "a.h5", dense), driver="core") as file:
+        assert from_hdf5(file["a"]).path is None
+
+
+def test_replaced_file(tmp_path):
+    """A file that is no longer at its path is read through the one that is open."""
+    dense = some_items("f8", (50, 60))
+    path = in_file(tmp_path / "a.h5", dense)
+    with h5py.File(path) as file:
+        path.rename(tmp_path / "old.h5")
+        in_file(path, dense + 1)
+        a = from_hdf5(file["a"])
+        assert a.path is None
+        assert_same(a[...], dense)
+
+
+def test_open_for_writing(tmp_path):
+    """What h5py has not written yet is flushed before."""
+    dense = some_items("f8", (64, 64))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, options in {"a": {}, "b": {"chunks": (64, 64)}}.items():
+            dataset = file.create_dataset(name, (64, 64), "f8", **options)
+            dataset[...] = dense
+            assert_same(from_hdf5(dataset)[...], dense)
+
+
+def test_other_types_of_strings(tmp_path):
+    """Strings that end with a zero byte, or are filled with blanks, are read as h5py reads them."""
+    words = np.array([b"one", b"", b"three"], "S6")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for padding in (h5py.h5t.STR_NULLTERM, h5py.h5t.STR_SPACEPAD):
+            kind = h5py.h5t.C_S1.copy()
+            kind.set_size(6)
+            kind.set_strpad(padding)
+            name = b"%d" % padding
+            h5py.h5d.create(file.id, name, kind, h5py.h5s.create_simple((3,)))
+            dataset = file[name.decode()]
+            dataset[...] = words
+            assert_same(from_hdf5(dataset)[...], dataset[...])
+
+
+def test_enumerations(tmp_path):
+    """An enumeration becomes the integers that it is, and notes of h5py's do not get into files."""
+    kind = h5py.enum_dtype({"no": 0, "yes": 1, "perhaps": 5}, "i2")
+    record = np.dtype([("a", kind), ("b", h5py.string_dtype("utf-8", 5))])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=np.array([0, 1, 5], "i2"), dtype=kind)
+        file.create_dataset("b", data=np.array([(5, b"five")], record))
+        for name, expected in (("a", np.array([0, 1, 5], "i2")), ("b", file["b"][...])):
+            a = from_hdf5(file, name)
+            assert_same(a[...], expected)
+            a.save(tmp_path / "a.npy")
+            assert_same(np.load(tmp_path / "a.npy"), expected)
+
+
+def test_items_that_are_arrays(tmp_path):
+    """Items that are arrays become axes, contiguous, in chunks and compressed."""
+    kind = np.dtype(("<f8", (2, 3)))
+    dense = some_items("f8", (20, 30, 2, 3))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number, options in enumerate(
+            [{}, {"chunks": (5, 7)}, {"chunks": (5, 7), "compression": "gzip"}]
+        ):
+            a = file.create_dataset(str(number), (20, 30), kind, **options)
+            a[...] = dense
+            assert_same(from_hdf5(a)[...], dense)
+
+
+# Refusals
+
+
+def test_objects(tmp_path):
+    """What h5py gives as Python objects is refused, by name."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["text"] = ["one", "two"]
+        file.create_dataset("vlen", (3,), h5py.vlen_dtype("i4"))
+        file.create_dataset("ref", (3,), h5py.ref_dtype)
+        file["empty"] = h5py.Empty("f8")
+        for name, what in [("text", "strings"), ("vlen", "sequences"), ("ref", "references")]:
+            with pytest.raises(TypeError, match=f"'/{name}' in .*a.h5': items of {what}"):
+                from_hdf5(file, name)
+        with pytest.raises(ValueError, match="'/empty' in .* null dataspace"):
+            from_hdf5(file, "empty")
+        with pytest.raises(KeyError, match="nothing"):
+            from_hdf5(file, "nothing")
+        with pytest.raises(TypeError, match="which dataset"):
+            from_hdf5(file)
+        with pytest.raises(TypeError, match="name='text' is for files and groups"):
+            from_hdf5(file["text"], "text")
+        with pytest.raises(ValueError, match="mode must be 'r' or 'c', not 'r\\+'"):
+            from_hdf5(file, "text", mode="r+")
+    with pytest.raises(TypeError, match="not ndarray"):
+        from_hdf5(np.zeros(3))
+    with pytest.raises(OSError):
+        from_hdf5(tmp_path / "none.h5", "a")
+
+
+def test_what_has_no_type(tmp_path):
+    """Items that HDF5 has no type for are refused, and no file is left."""
+    with pytest.raises(TypeError, match=r"to_hdf5: an array of <U3"):
+        sparsearray.zeros(5, "U3").to_hdf5(tmp_path / "a.h5")
+    with pytest.raises(TypeError, match="not ndarray"):
+        to_hdf5(np.zeros(3), tmp_path / "a.h5")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"fillvalue": 1}, ValueError, "fillvalue=1"),
+        ({"data": 1}, TypeError, "data="),
+        ({"chunks": (3,)}, ValueError, "do not fit"),
+        ({"nonsense": 1}, TypeError, "nonsense"),
+        ({"compression": "nonsense"}, ValueError, "nonsense"),
+    ],
+)
+def test_bad_options(tmp_path, options, error, text):
+    """Options that cannot be are refused, and nothing is left behind."""
+    a = sparsearray.zeros((100, 100))
+    a[3, 3] = 1
+    with pytest.raises(error, match=text):
+        a.to_hdf5(tmp_path / "a.h5", **options)
+    assert names(tmp_path) == []
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        with pytest.raises(error, match=text):
+            a.to_hdf5(file, "a", **options)
+        assert list(file) == []
+
+
+# Writing
+
+
+def test_into_a_group(tmp_path):
+    """A dataset is put into a file that is open; one that is there stays."""
+    a = sparsearray.zeros((100, 100), "u1")
+    a[3:50, 3] = 1
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a.to_hdf5(file, "deep/er", compression="gzip")
+        assert file["deep/er"].compression == "gzip"
+        assert np.array_equal(file["deep/er"][...], a[...])
+        with pytest.raises(ValueError, match="has a 'er' already"):
+            a.to_hdf5(file["deep"], "er")
+        assert np.array_equal(file["deep/er"][...], a[...])
+
+
+def test_old_files_stay(tmp_path):
+    """A file that is there is replaced only when that is asked for."""
+    a = sparsearray.zeros(5)
+    path = in_file(tmp_path / "a.h5", np.ones(3))
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        a.to_hdf5(path)
+    a.to_hdf5(path, overwrite=True)
+    with h5py.File(path) as file:
+        assert list(file) == ["data"]
+
+
+def test_failure_leaves_nothing(tmp_path):
+    """When reading fails on the way, there is no new file and no new dataset, and the old one stays."""
+    np.save(tmp_path / "a.npy", np.ones((1000, 1000)))
+    source = tmp_path / "source.npy"
+    for number in range(2):
+        np.save(source, np.ones((1000, 1000)))
+        a = sparsearray.open(source)
+        path = in_file(tmp_path / "a.h5", np.arange(3))
+        os.truncate(source, 4_000_000)
+        with h5py.File(path, "a") as file, pytest.raises(sparsearray.AccessError):
+            a.to_hdf5(*((file,) if number else (path,)), chunks=(100, 100), overwrite=True)
+        with h5py.File(path) as file:
+            assert list(file) == ["a"]
+    assert names(tmp_path) == ["a.h5", "a.npy", "source.npy"]
+
+
+def test_no_descriptors_are_left(tmp_path):
+    """Neither success nor failure leaves a descriptor open."""
+    a = sparsearray.zeros((100, 100))
+    a[3, 3] = 1
+    a.to_hdf5(tmp_path / "a.h5")
+    before = open_files()
+    for _ in range(3):
+        with from_hdf5(tmp_path / "a.h5", "data") as b:
+            b.sum()
+        with pytest.raises(FileExistsError):
+            a.to_hdf5(tmp_path / "a.h5")
+        with pytest.raises(KeyError):
+            from_hdf5(tmp_path / "a.h5", "none")
+    assert open_files() == before
+
+
+def test_chunks_are_whole_tiles(tmp_path):
+    """By default chunks are some 256 KiB, made of whole tiles."""
+    for shape, dtype, tiles in [((1000, 1000), "f8", (16, 32)), ((99, 99, 99), "u1", "auto")]:
+        a = sparsearray.zeros(shape, dtype, tiles=tiles)
+        a[...] = 1
+        a.to_hdf5(tmp_path / "a.h5", overwrite=True)
+        with h5py.File(tmp_path / "a.h5") as file:
+            chunks = file["data"].chunks
+        whole = [n % t == 0 or n == m for n, t, m in zip(chunks, a.tiles, shape, strict=True)]
+        assert all(whole)
+        assert 128 << 10 <= np.prod(chunks) * a.itemsize <= 1 << 20
+
+
+def test_gone_file(tmp_path):
+    """An array whose file is gone does not travel by its path."""
+    path = in_file(tmp_path / "a.h5", np.ones((1000, 10)))
+    a = from_hdf5(path, "a")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="a.h5"):
+        pickle.dumps(a)
+
+
+def test_a_dataset_without_a_name(tmp_path):
+    """What has no name in its file travels itself."""
+    dense = some_items("f8", (100, 100))
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        for options in ({}, {"chunks": (32, 16)}):
+            a = from_hdf5(file.create_dataset(None, data=dense, **options))
+            assert a.path is not None
+            assert_same(pickle.loads(pickle.dumps(a))[...], dense)
+
+
+def test_changed_file(tmp_path):
+    """Nor by a dataset that is another one by now."""
+    path = in_file(tmp_path / "a.h5", np.ones((1000, 10)))
+    sent = pickle.dumps(from_hdf5(path, "a"))
+    in_file(path, np.ones((1000, 11)))
+    with pytest.raises(ValueError, match="changed after the array was pickled"):
+        pickle.loads(sent)
+
+
+def test_progress(tmp_path, capsys):
+    """A progress bar is shown for what is written, and for what is read."""
+    pytest.importorskip("tqdm", reason="the extra progress")
+    a = sparsearray.zeros((100, 100))
+    a[3, 3] = 1
+    a.to_hdf5(tmp_path / "a.h5", progress=True, compression="gzip")
+    from_hdf5(tmp_path / "a.h5", "data", progress=True)
+    shown = capsys.readouterr().err
+    assert "to_hdf5: 100%" in shown
+    assert "from_hdf5: 100%" in shown
+
+
+def test_without_h5py(monkeypatch):
+    """Where h5py is not installed, the error says how to get it."""
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for call in (lambda: from_hdf5("a.h5", "a"), lambda: sparsearray.zeros(3).to_hdf5("a.h5")):
+        with pytest.raises(
+            ImportError, match=r"needs h5py: pip install 'sparsearray-numpy\[hdf5\]'"
+        ):
+            call()
