@@ -138,7 +138,7 @@ class Replacements:
 
         self._waiting.append((beside, target, name))
         try:
-            with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
+            with builtins.open(beside, "x+b", buffering=0, opener=opener) as file:
                 if old is not None:
                     with suppress(PermissionError):
                         os.fchown(file.fileno(), old.st_uid, old.st_gid)

@@ -18,7 +18,7 @@ from sparsearray.stored import StoredArray
 
 from .regular import opened_regular
 
-__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "opened_source"]
+__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "is_zarr", "opened_source"]
 
 FORMATS = ("npy", "zarr", "hdf5", "raw")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
@@ -81,7 +81,7 @@ def format_of_source(path: str, asked: str | None, *, raw: bool) -> str:
     if found is not None:
         return found
     if os.path.isdir(path):  # noqa: PTH112 - paths stay strings
-        if any(Path(path, name).exists() for name in _ZARR_FILES):
+        if is_zarr(path):
             return "zarr"
         raise IsADirectoryError(errno.EISDIR, "Is a directory, and no zarr array", path)
     with opened_regular(path) as fd:
@@ -94,6 +94,11 @@ def format_of_source(path: str, asked: str | None, *, raw: bool) -> str:
         return "raw"
     msg = f"{printable(path)} does not say what it is: --from npy, zarr or hdf5; or --dtype, if raw"
     raise LookupError(msg)
+
+
+def is_zarr(folder: str) -> bool:
+    """Tell whether a folder holds an array, or a group of them."""
+    return any(Path(folder, name).exists() for name in _ZARR_FILES)
 
 
 def _ending(path: str) -> str:

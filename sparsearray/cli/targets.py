@@ -18,6 +18,8 @@ from sparsearray.files import open as open_array
 from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
+from .formats import is_zarr
+
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
 
 KEEP = "keep"  # of tiles: as the source has them
@@ -44,7 +46,8 @@ def check_target(target: str, source: str, *, force: bool) -> None:
     FileExistsError
         It is there, and not to be replaced by `force`.
     ValueError
-        It is the source.
+        It is the source; or a folder of something else than zarr arrays, which is nobody's to
+        remove.
     """
     if not os.path.lexists(target):
         return
@@ -54,6 +57,9 @@ def check_target(target: str, source: str, *, force: bool) -> None:
             raise ValueError(msg)
     if not force:
         raise FileExistsError(errno.EEXIST, "is there already; --force replaces it", target)
+    if os.path.isdir(target) and not is_zarr(target):  # noqa: PTH112
+        msg = f"{printable(target)} is a folder, and not of zarr's: it is not replaced"
+        raise ValueError(msg)
 
 
 def write_target(path: str, wanted: str, array: StoredArray, choices: Choices) -> None:
