@@ -17,8 +17,8 @@ COMMAND = (sys.executable, "-P", "-m", "sparsearray")
 
 def run(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    options = {"capture_output": True, "text": True, "check": False, "timeout": 60} | more
-    return subprocess.run([*COMMAND, *map(str, arguments)], **options)
+    options = {"capture_output": True, "text": True, "timeout": 60} | more
+    return subprocess.run([*COMMAND, *map(str, arguments)], check=False, **options)
 
 
 def start(*arguments: object, **more: Any) -> subprocess.Popen[str]:

@@ -116,7 +116,9 @@ def test_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     for option, shows in ([], True), (["--no-progress"], False), (["--quiet"], False):
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
-        done = run("copy", *option, tmp_path / "a", tmp_path / "b", capture_output=False, stderr=theirs)
+        done = run(
+            "copy", *option, tmp_path / "a", tmp_path / "b", capture_output=False, stderr=theirs
+        )
         os.write(theirs, b"end")
         shown = b""
         while not shown.endswith(b"end"):
@@ -130,7 +132,9 @@ def test_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
 def test_tqdm_is_named_where_it_is_missing(tmp_path: Path) -> None:
     """--progress without tqdm is one line, with the extra that brings it."""
     (tmp_path / "a").write_bytes(b"x")
-    code = "import sys; sys.modules['tqdm'] = None; from sparsearray.cli import main; sys.exit(main())"
+    code = (
+        "import sys; sys.modules['tqdm'] = None; from sparsearray.cli import main; sys.exit(main())"
+    )
     command = ["-c", code, "copy", "--progress", str(tmp_path / "a"), str(tmp_path / "b")]
     done = subprocess.run(
         [sys.executable, "-P", *command], capture_output=True, text=True, check=False
@@ -233,9 +237,7 @@ def test_a_file_is_not_copied_onto_itself(link: str | None, tmp_path: Path) -> N
         getattr(other, link)(tmp_path / "a")
     done = run("copy", tmp_path / "a", other)
     assert done.returncode == 1
-    assert done.stderr == (
-        f"sparsearray: error: {tmp_path / 'a'} and {other} are the same file\n"
-    )
+    assert done.stderr == (f"sparsearray: error: {tmp_path / 'a'} and {other} are the same file\n")
     assert (tmp_path / "a").read_bytes() == b"text"
 
 
@@ -388,7 +390,9 @@ def test_no_descriptor_stays_open(tmp_path: Path, descriptors) -> None:
     assert descriptors() == before
 
 
-def test_without_sync_nothing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sync_nothing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """--no-sync leaves fsync out; otherwise the file is on disk before it is in its place."""
     (tmp_path / "a").write_bytes(b"x")
     calls: list[str] = []
@@ -413,18 +417,18 @@ def sharing_disk(tmp_path_factory: pytest.TempPathFactory):
     with image.open("wb") as file:
         file.truncate(320 << 20)
     subprocess.run([make, "-q", image], check=True)
-    done = subprocess.run(
-        ["mount", "-o", "loop", image, folder], capture_output=True, text=True, check=False
-    )
+    command = ["mount", "-o", "loop", image, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", "-l", folder], check=False)
+    subprocess.run(["umount", "-l", folder], check=False)  # noqa: S607
 
 
 def is_shared(path: Path) -> bool:
     """Ask filefrag(8), of e2fsprogs, whether an extent is another file's too."""
-    done = subprocess.run(["filefrag", "-v", path], capture_output=True, text=True, check=True)
+    command = ["filefrag", "-v", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return "shared" in done.stdout
 
 

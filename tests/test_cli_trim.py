@@ -247,7 +247,7 @@ def test_a_file_system_without_holes_is_said(
         assert main(["trim", str(folder / "a")]) == 1
         assert (folder / "a").read_bytes() == content
     finally:
-        subprocess.run(["umount", "-l", folder], check=False)
+        subprocess.run(["umount", "-l", folder], check=False)  # noqa: S607
     text = "the file system, or the system, cannot make holes in a file"
     assert capsys.readouterr().err == f"sparsearray: error: {folder / 'a'}: {text}\n"
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import sparsearray
 from sparsearray._text import printable
-from sparsearray.errors import SparseError
+from sparsearray.errors import AccessError, SparseError
 
 from .convert import add_convert
 from .copy import add_copy
@@ -105,4 +105,6 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{printable(os.fsdecode(error.filename))}: {error.strerror}"
+    if isinstance(error, AccessError):  # has the name in what it says
+        text = error.strerror or ""
     return " ".join(text.split()) or type(error).__name__

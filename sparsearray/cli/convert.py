@@ -73,7 +73,8 @@ def _lengths(text: str) -> tuple[int, ...]:
 
 
 def _tiles(text: str) -> tuple[int, ...] | str | None:
-    return {"none": None, "auto": "auto"}[text] if text in {"none", "auto"} else _lengths(text)
+    known = {"none": None, "auto": "auto", KEEP: KEEP}
+    return known[text] if text in known else _lengths(text)
 
 
 def _offset(text: str) -> int:

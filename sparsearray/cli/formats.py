@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsearray._binding import plain_dtype
+from sparsearray._binding import describe, plain_dtype
 from sparsearray._optional import needed
 from sparsearray._text import printable
 from sparsearray.files import open as open_array
@@ -165,7 +165,8 @@ def _open_raw(path: str, raw: Raw) -> StoredArray:
     with opened_regular(path) as fd:
         nbytes = os.fstat(fd).st_size - offset
     if nbytes < 0 or offset < 0:
-        msg = f"{printable(path)} has {nbytes + offset} bytes, and none at {offset:#x} ({offset})"
+        length = describe(nbytes + offset)
+        msg = f"{printable(path)} has {length} bytes, and none at {describe(offset)}"
         raise ValueError(msg)
     if not dtype.itemsize:
         msg = f"items of {dtype} have no bytes"

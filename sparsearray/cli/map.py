@@ -78,7 +78,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         return
     picture = picture_of(options.file, options.kind)
     if options.svg == "-":
-        sys.stdout.write(picture)
+        if sys.stdout is not None:  # as bytes: the picture says in which encoding it is
+            sys.stdout.flush()
+            sys.stdout.buffer.write(picture.encode())
         return
     with replacing(options.svg) as file:
         write_all(file.fileno(), picture.encode(), 0)
@@ -263,7 +265,8 @@ def _document(title: str, drawn: _Drawing) -> str:
             line[-1].tail = f" {name}\N{EM SPACE}"
         document.append(line)
     ET.register_namespace("", _SVG)
-    return ET.tostring(document, "unicode", xml_declaration=True) + "\n"
+    encoded: bytes = ET.tostring(document, "utf-8", xml_declaration=True)
+    return encoded.decode() + "\n"
 
 
 def _line(y: float) -> ET.Element:

@@ -14,6 +14,7 @@ from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._text import printable
 from sparsearray.array import SparseArray
+from sparsearray.errors import AccessError
 from sparsearray.files import open as open_array
 from sparsearray.files import save
 from sparsearray.stored import StoredArray
@@ -107,13 +108,18 @@ def _write_npy(path: str, array: StoredArray, choices: Choices) -> None:
         save(path, array, progress=choices.progress)
         return
     with replacing(path) as file:
-        # A file anew under the name of the temporary one, which it replaces.
-        made = open_array(file.name, "w+", shape=array.shape, dtype=array.dtype, tiles=tiles)
-        with made, progress_bar("convert", array.nbytes_stored, shown=choices.progress) as done:
-            for box, block in array.blocks():
-                made._write_filled(box, block)
-                done(block.nbytes)
-            made.flush()
+        try:
+            # A file anew under the name of the temporary one, which it replaces.
+            made = open_array(file.name, "w+", shape=array.shape, dtype=array.dtype, tiles=tiles)
+            with made, progress_bar("convert", array.nbytes_stored, shown=choices.progress) as done:
+                for box, block in array.blocks():
+                    made._write_filled(box, block)
+                    done(block.nbytes)
+                made.flush()
+        except AccessError as error:
+            if error.filename != file.name:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
 
 
 @contextmanager
