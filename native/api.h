@@ -245,8 +245,8 @@ int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
 int sa_open_file(const char *path, int writable, int *fd, sa_report *ret);
 void sa_close_file(int *fd);
 /* What a file holds from `start` up to `stop`, through `capacity` bytes of `scratch`, a page or more; nobody else
- * seeks in it. One piece, `transferred` bytes of data; SA_MORE while there is more, from `start` in the report on. Of a
- * failure `write` says whether it was one of writing. Copying leaves out pages of zeros, and holes: the other file has
+ * seeks in it. One piece, `transferred` bytes of data; SA_MORE while there is more, from `start` in the report on. `stop` there
+ * is where the file was found to end, if before. Of a failure `write` says whether it was one of writing. Copying leaves out pages of zeros, and holes: the other file has
  * none but zeros there. `write_soon`: its disk begins to write. */
 int sa_copy_file(int from, int to, uint64_t start, uint64_t stop, int write_soon, char *scratch, uint64_t capacity,
                  sa_report *ret);

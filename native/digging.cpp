@@ -84,6 +84,7 @@ int go_through(int fd, uint64_t start, uint64_t stop, char *scratch, uint64_t ca
     std::vector<Range> runs;
     uint64_t at = start, done = 0, end;
     ret->write = 0;
+    ret->stop = stop;
     while (at < stop && done < kPiece) {
         runs.clear();
         if (int error = os_find_data(fd, how, at, stop, 1, &runs, &end))
@@ -97,7 +98,8 @@ int go_through(int fd, uint64_t start, uint64_t stop, char *scratch, uint64_t ca
             ssize_t got = read_all(fd, scratch, n, at);
             if (got < 0)
                 return system_error(errno, "", ret);
-            if (got == 0) {  // it has become shorter
+            if (got == 0) {
+                ret->stop = at;
                 at = stop;
                 break;
             }

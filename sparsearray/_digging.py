@@ -16,7 +16,7 @@ _SCRATCH = 256 << 10  # bytes read at a time: they are still in the processor's 
 Done = Callable[[int], object]
 
 
-def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: bool) -> None:
+def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: bool) -> int:
     r"""
     Copy what a file holds, without holes and pages of zeros, to the same places of a new one.
 
@@ -25,11 +25,16 @@ def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: 
     source, target : int
         Descriptors, whose positions move. Where nothing is written the target has to have holes.
     nbytes : int
-        Length of the source in bytes. One that has become shorter is copied to its end.
+        Length of the source in bytes.
     done : callable
         Called after each piece with the bytes that were read for it.
     write_soon : bool
         Have the disk begin to write each piece: less is left for fsync.
+
+    Returns
+    -------
+    int
+        Where the source ends: before `nbytes` if it has become shorter, or never was as long.
 
     Raises
     ------
@@ -46,6 +51,7 @@ def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: 
     ...     target.read() == b"a".ljust(8192, b"\0") + b"b"
     8193
     8193
+    8193
     True
 
     References
@@ -60,7 +66,7 @@ def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: 
             )
         )
 
-    _in_pieces(copy, (source, target), done)
+    return _in_pieces(copy, (source, target), done)
 
 
 def dig_holes(fd: int, nbytes: int, done: Done, *, look_only: bool = False) -> int:
@@ -111,10 +117,14 @@ def dig_holes(fd: int, nbytes: int, done: Done, *, look_only: bool = False) -> i
 
 def _in_pieces(
     call: Callable[[int, Any, Any], int], descriptors: tuple[int, int], done: Done
-) -> None:
-    """Call it until it is through: with a start, room and a report; (read, written) can fail."""
+) -> int:
+    """
+    Call it until it is through, with a start, room and a report; where the file ends.
+
+    It can fail to read the first descriptor, or to write the second.
+    """
     scratch, report = ffi.new("char[]", _SCRATCH), take()
-    start, code = 0, lib.SA_MORE
+    start, stop, code = 0, 0, lib.SA_MORE
     while code == lib.SA_MORE:
         code = call(start, scratch, report)
         if code == lib.SA_UNSUPPORTED:
@@ -123,6 +133,7 @@ def _in_pieces(
         if code < 0:
             number = report.sys_errno
             raise OSError(number, os.strerror(number), descriptors[report.write])
-        start = report.start
+        start, stop = report.start, int(report.stop)
         done(report.transferred)
     put_back(report)
+    return stop

@@ -362,6 +362,9 @@ def test_hdf5_of_several_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[
     for options, text in cases.items():
         assert convert(path, tmp_path / "b.npy", *options) == 1
         assert capsys.readouterr().err == f"sparsearray: error: {path}: {text}\n"
+    (tmp_path / "bad.h5").write_bytes(b"text")
+    assert convert(tmp_path / "bad.h5", tmp_path / "b.npy") == 1
+    assert capsys.readouterr().err.startswith(f"sparsearray: error: {tmp_path / 'bad.h5'}: ")
     assert convert(path, tmp_path / "b.npy", "--dataset=group/two") == 0
     assert_same(np.load(tmp_path / "b.npy"), np.array([1, 2]))
 

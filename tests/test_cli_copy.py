@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pty
+import re
 import shutil
 import signal
 import stat
@@ -274,6 +275,19 @@ def test_permission_denied_is_one_line(
     assert (tmp_path / "b").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("path", ["/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled"])
+def test_files_that_do_not_know_their_length(path: str, tmp_path: Path) -> None:
+    """Those of /proc say 0, those of /sys a page: what is there is copied, as with cp."""
+    if not Path(path).exists():
+        pytest.skip(f"there is no {path}")
+    assert main(["copy", path, str(tmp_path / "b")]) == 0
+    subprocess.run(["cp", path, tmp_path / "c"], check=True)  # noqa: S607
+    ours, theirs = (
+        re.sub(rb"(?m)^cpu MHz.*$", b"", (tmp_path / name).read_bytes()) for name in "bc"
+    )
+    assert ours == theirs != b""
+
+
 # What goes wrong
 
 
@@ -315,13 +329,13 @@ def test_a_source_that_changes_meanwhile_is_an_error(
     Layout([("data", 8 << 20)]).write(source)
     os.utime(source, ns=(0, 0))
 
-    def disturb(*arguments: object, **more: object) -> None:
+    def disturb(*arguments: object, **more: object) -> int:
         if change == "write":
             with source.open("r+b") as file:
                 file.write(b"x")
         else:
             os.truncate(source, 1 << 20 if change == "cut" else 9 << 20)
-        copy_data(*arguments, **more)  # type: ignore[arg-type]
+        return copy_data(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("sparsearray.cli.copy.copy_data", disturb)
     assert main(["copy", "--reflink", "never", str(source), str(tmp_path / "b")]) == 1

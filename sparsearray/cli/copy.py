@@ -5,11 +5,12 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from contextlib import suppress
 from io import FileIO
 
 from sparsearray._digging import copy_data, dig_holes
-from sparsearray._new_file import find_old, replacing
+from sparsearray._new_file import PIECE, find_old, replacing
 from sparsearray._progress import progress_bar
 from sparsearray._text import printable
 from sparsearray.errors import UnsupportedError
@@ -157,12 +158,17 @@ def _fill(
         total = nbytes if extents is None else sum(stop - start for start, stop in extents)
     try:
         with progress_bar("copy", total, shown=progress) as done:
-            if reflink and nbytes and _clone(fd, made):
+            if reflink and nbytes and sys.platform == "linux" and _clone(fd, made):
                 with suppress(UnsupportedError):  # of what it cannot make it has none to keep
                     dig_holes(made, nbytes, done)
                 return
             os.ftruncate(made, nbytes)
-            copy_data(fd, made, nbytes, done, write_soon=write_soon)
+            end = copy_data(fd, made, nbytes, done, write_soon=write_soon)
+            if end < nbytes:  # as long as it says are not all files of /sys
+                os.ftruncate(made, end)
+            elif not nbytes:  # and those of /proc say nothing
+                while piece := os.read(fd, PIECE):
+                    file.write(piece)
     except OSError as error:
         if error.filename == fd:
             error.filename = source

@@ -143,10 +143,8 @@ def opened_source(
         h5py = needed("h5py", "convert", "hdf5")
         from sparsearray.interop.hdf5 import from_hdf5
 
-        with opened_regular(path):  # a clearer error than h5py's
-            pass
         with (
-            h5py.File(path, "r") as file,
+            _open_hdf5(h5py, path) as file,
             from_hdf5(_find_dataset(h5py, file, path, dataset), progress=progress) as array,
         ):
             yield array
@@ -177,6 +175,15 @@ def _open_raw(path: str, raw: Raw) -> StoredArray:
             nbytes = wanted
     shape = raw.shape if raw.shape is not None else (-1,)
     return stitch([(path, offset, nbytes)], dtype, shape)
+
+
+def _open_hdf5(h5py: Any, path: str) -> Any:
+    with opened_regular(path):  # says what cannot be, in words that name the file
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            msg = f"{printable(path)}: {error}"
+            raise OSError(msg) from error
 
 
 def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
