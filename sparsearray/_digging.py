@@ -11,7 +11,9 @@ from .errors import UnsupportedError
 
 __all__ = ["copy_data", "dig_holes"]
 
-_SCRATCH = 256 << 10  # bytes read at a time: they are still in the processor's cache when written
+# Bytes read at a time: still in the processor's cache when they are written. For larger writes the
+# system looks for memory in one piece, which takes long where there is little of that.
+_SCRATCH = 128 << 10
 
 Done = Callable[[int], object]
 
