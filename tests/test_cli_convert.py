@@ -369,6 +369,20 @@ def test_hdf5_of_several_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert_same(np.load(tmp_path / "b.npy"), np.array([1, 2]))
 
 
+@pytest.mark.parametrize(("name", "package"), [("b.zarr", "zarr"), ("b.h5", "hdf5")])
+def test_a_full_disk_of_other_formats(
+    name: str, package: str, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names what was asked for, and nothing is left."""
+    pytest.importorskip({"hdf5": "h5py"}.get(package, package), reason="of an extra")
+    pytest.importorskip(f"sparsearray.interop.{package}")
+    np.save(tmp_path / "a.npy", np.random.default_rng(1).random((100, P)))
+    assert convert(tmp_path / "a.npy", small_disk / name) == 1
+    text = os.strerror(errno.ENOSPC)
+    assert capsys.readouterr().err == f"sparsearray: error: {small_disk / name}: {text}\n"
+    assert names(small_disk) == []
+
+
 @pytest.mark.parametrize(
     ("name", "package"), [("b.zarr", "zarr"), ("b.h5", "h5py")], ids=["zarr", "hdf5"]
 )

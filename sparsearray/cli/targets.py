@@ -95,10 +95,21 @@ def write_target(path: str, wanted: str, array: StoredArray, choices: Choices) -
         h5py = needed("h5py", "convert", "hdf5")
         from sparsearray.interop.hdf5 import to_hdf5
 
-        with replacing(path) as file, h5py.File(file.name, "w") as made:
+        with replacing(path) as file, _plain_errors(path), h5py.File(file.name, "w") as made:
             to_hdf5(array, made, choices.dataset, chunks=choices.chunks, progress=choices.progress)
     else:
         _write_npy(path, array, choices)
+
+
+@contextmanager
+def _plain_errors(path: str) -> Iterator[None]:
+    """Say of a failed system call in HDF5 what it was; the library's own words fill a page."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or not error.errno or isinstance(error, AccessError):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
 def _write_npy(path: str, array: StoredArray, choices: Choices) -> None:
