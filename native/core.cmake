@@ -7,7 +7,7 @@ endif()
 
 set(core_sources)
 foreach(part reservation mapping residency table pins files many_files access spans search boxes pool ring
-        extents guard damage kept flush snapshot sums os_${SPARSEARRAY_OS})
+        extents guard damage kept flush snapshot sums digging os_${SPARSEARRAY_OS})
   list(APPEND core_sources ${CMAKE_CURRENT_LIST_DIR}/${part}.cpp)
 endforeach()
 # Loops that are to become vectors.

@@ -103,6 +103,8 @@ void os_read_alone(int fd);
 uint64_t os_read_ahead(int fd);
 // How many mappings are left of the half of them that may serve to skip holes.
 uint64_t os_mappings_to_spare();
+// Has the disk begin to write what was written to a range of a file; it is no error if it cannot.
+void os_begin_writing(int fd, uint64_t start, uint64_t nbytes);
 // Makes a hole in a file. ENOTSUP where it cannot have holes.
 int os_punch_file(int fd, int64_t offset, uint64_t nbytes);
 

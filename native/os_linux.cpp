@@ -612,6 +612,10 @@ uint64_t os_mappings_to_spare() {
     return limit / 2 > used ? limit / 2 - used : 0;
 }
 
+void os_begin_writing(int fd, uint64_t start, uint64_t nbytes) {
+    sync_file_range(fd, static_cast<off_t>(start), static_cast<off_t>(nbytes), SYNC_FILE_RANGE_WRITE);
+}
+
 int os_punch_file(int fd, int64_t offset, uint64_t nbytes) {
     int error = errno_of(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
                                    static_cast<off_t>(nbytes)));

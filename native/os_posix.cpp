@@ -272,6 +272,8 @@ uint64_t os_mappings_to_spare() {
     return limit / 2 > used ? limit / 2 - used : 0;
 }
 
+void os_begin_writing(int, uint64_t, uint64_t) {}
+
 int os_punch_file(int, int64_t, uint64_t) { return ENOTSUP; }
 
 bool os_is_own_copy(const char *) { return false; }

@@ -76,13 +76,17 @@ def write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
 
 
 @contextmanager
-def replacing(name: str, access: int = os.W_OK) -> Iterator[FileIO]:
+def replacing(
+    name: str, access: int = os.W_OK, *, mode: int = 0o666, sync: bool = True
+) -> Iterator[FileIO]:
     """
     Write a file beside the one of that name, and put it in its place when all of it is on disk.
 
-    If the block raises, nothing is left of it, and the old file is as it was.
+    If the block raises, nothing is left of it, and the old file is as it was. Where there is none,
+    `mode` is what the process's umask takes permissions from. Without `sync` the system writes it
+    to disk when it will, and a machine that stops may lose both.
     """
-    with Replacements() as files, files.writing(name, access) as file:
+    with Replacements(sync=sync) as files, files.writing(name, access, mode=mode) as file:
         yield file
 
 
@@ -94,8 +98,9 @@ class Replacements:
     files are as they were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sync: bool = True) -> None:
         self._waiting: list[tuple[Path, Path, str]] = []  # beside, target, as the caller named it
+        self._sync = sync
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +120,12 @@ class Replacements:
             for beside, _, _ in self._waiting:
                 with suppress(OSError):
                     beside.unlink()
-        if kind is None:
+        if kind is None and self._sync:
             for folder in folders:
                 _sync_folder(folder)
 
     @contextmanager
-    def writing(self, name: str, access: int = os.W_OK) -> Iterator[FileIO]:
+    def writing(self, name: str, access: int = os.W_OK, *, mode: int = 0o666) -> Iterator[FileIO]:
         """Write one of them, beside the one of that name."""
         target, old = find_old(name, access)
         # As bytes: a name has 255 of them at most, however many a character takes.
@@ -129,17 +134,18 @@ class Replacements:
 
         def opener(path: str, flags: int) -> int:
             # Nobody else reads in it meanwhile what the old file keeps from them.
-            return os.open(path, flags, 0o666 if old is None else 0o600)
+            return os.open(path, flags, mode if old is None else 0o600)
 
         self._waiting.append((beside, target, name))
         try:
-            with builtins.open(beside, "xb", buffering=0, opener=opener) as file:
+            with builtins.open(beside, "x+b", buffering=0, opener=opener) as file:
                 if old is not None:
                     with suppress(PermissionError):
                         os.fchown(file.fileno(), old.st_uid, old.st_gid)
                     os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
                 yield file
-                os.fsync(file.fileno())
+                if self._sync:
+                    os.fsync(file.fileno())
         except BaseException as error:
             name_file(error, name, str(beside))
             raise

@@ -240,6 +240,7 @@ ORDER = [
     "_binding",
     "_descriptor",
     "_process_lock",
+    "_digging",
     "_new_file",
     "faults",
     "extents",

@@ -3,7 +3,6 @@
 import errno
 import math
 import os
-import stat
 import textwrap
 import warnings
 
@@ -14,6 +13,7 @@ from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import SparseError
 
 from .elf import MAGIC, read_elf
+from .regular import opened_regular
 
 __all__ = ["extents_of", "print_info"]
 
@@ -37,22 +37,8 @@ def print_info(path: str) -> None:
     OSError
         It cannot be opened, or is no regular file.
     """
-    # Before it is opened: a device may do things at that.
-    _check_regular(path, os.stat(path))  # noqa: PTH116 - to Path, '' is the current folder
-    # NONBLOCK: should it be a FIFO by now, its other end is not waited for.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        _check_regular(path, os.fstat(fd))
+    with opened_regular(path) as fd:
         _print_facts(path, fd)
-    finally:
-        os.close(fd)
-
-
-def _check_regular(path: str, facts: os.stat_result) -> None:
-    if stat.S_ISDIR(facts.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(facts.st_mode):
-        raise OSError(errno.ENODEV, "Not a regular file", path)
 
 
 def extents_of(fd: int, nbytes: int) -> list[tuple[int, int]] | None:

@@ -1,0 +1,206 @@
+"""The formats that arrays lie in: which one it is, and opened as an array."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparsearray._binding import describe, plain_dtype
+from sparsearray._optional import needed
+from sparsearray._text import printable
+from sparsearray.files import open as open_array
+from sparsearray.npy import MAGIC
+from sparsearray.stitch import stitch
+from sparsearray.stored import StoredArray
+
+from .regular import opened_regular
+
+__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "is_zarr", "opened_source"]
+
+FORMATS = ("npy", "zarr", "hdf5", "raw")
+_ENDINGS = {".npy": "npy", ".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
+_LISTED = 8  # datasets, in an error
+
+
+class Raw(NamedTuple):
+    """What is known of a file without a header."""
+
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    offset: int | None
+    """Where it begins, in bytes."""
+
+
+def format_of_target(path: str, asked: str | None) -> str:
+    """
+    Tell a format by its name.
+
+    Raises
+    ------
+    LookupError
+        It does not tell.
+
+    Examples
+    --------
+    >>> format_of_target("a.H5", None), format_of_target("a.H5", "npy")
+    ('hdf5', 'npy')
+    """
+    found = asked or _ENDINGS.get(_ending(path))
+    if found is None:
+        msg = f"{printable(path)} does not say what it is to be: --to npy, zarr or hdf5"
+        raise LookupError(msg)
+    return found
+
+
+def format_of_source(path: str, asked: str | None, *, raw: bool) -> str:
+    """
+    Tell a format by its name, or else by how the file begins.
+
+    Parameters
+    ----------
+    path : str
+        A file, or a folder of zarr's.
+    asked : str or None
+        What the user says.
+    raw : bool
+        What nothing else is known of is raw.
+
+    Raises
+    ------
+    LookupError
+        Nothing tells.
+    OSError
+        It cannot be read.
+    """
+    found = asked or _ENDINGS.get(_ending(path))
+    if found is not None:
+        return found
+    if os.path.isdir(path):  # noqa: PTH112 - paths stay strings
+        if is_zarr(path):
+            return "zarr"
+        raise IsADirectoryError(errno.EISDIR, "Is a directory, and no zarr array", path)
+    with opened_regular(path) as fd:
+        head = os.pread(fd, len(_HDF5_MAGIC), 0)
+    if head.startswith(MAGIC):
+        return "npy"
+    if head == _HDF5_MAGIC:
+        return "hdf5"
+    if raw:
+        return "raw"
+    msg = f"{printable(path)} does not say what it is: --from npy, zarr or hdf5; or --dtype, if raw"
+    raise LookupError(msg)
+
+
+def is_zarr(folder: str) -> bool:
+    """Tell whether a folder holds an array, or a group of them."""
+    return any(Path(folder, name).exists() for name in _ZARR_FILES)
+
+
+def _ending(path: str) -> str:
+    return Path(path).suffix.lower()
+
+
+@contextmanager
+def opened_source(
+    path: str, known: str, raw: Raw, dataset: str | None, *, progress: bool
+) -> Iterator[StoredArray]:
+    """
+    Open what is to be converted as an array.
+
+    Parameters
+    ----------
+    path : str
+        A file, or a folder of zarr's.
+    known : str
+        Its format.
+    raw : Raw
+        What is known of a raw file.
+    dataset : str or None
+        Which of an HDF5 file; by default the only one.
+    progress : bool
+        Show a progress bar where something is read already (needs tqdm).
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        It cannot be opened as such an array.
+    ImportError
+        A package is not installed.
+    """
+    if known == "zarr":
+        needed("zarr", "convert", "zarr")
+        from sparsearray.interop.zarr import from_zarr
+
+        with from_zarr(path, progress=progress) as array:
+            yield array
+        return
+    if known == "hdf5":
+        h5py = needed("h5py", "convert", "hdf5")
+        from sparsearray.interop.hdf5 import from_hdf5
+
+        with (
+            _open_hdf5(h5py, path) as file,
+            from_hdf5(_find_dataset(h5py, file, path, dataset), progress=progress) as array,
+        ):
+            yield array
+        return
+    with _open_raw(path, raw) if known == "raw" else _open_npy(path) as array:
+        yield array
+
+
+def _open_npy(path: str) -> StoredArray:
+    with opened_regular(path):
+        return open_array(path)
+
+
+def _open_raw(path: str, raw: Raw) -> StoredArray:
+    dtype, offset = plain_dtype(raw.dtype), raw.offset or 0
+    with opened_regular(path) as fd:
+        nbytes = os.fstat(fd).st_size - offset
+    if nbytes < 0 or offset < 0:
+        length = describe(nbytes + offset)
+        msg = f"{printable(path)} has {length} bytes, and none at {describe(offset)}"
+        raise ValueError(msg)
+    if not dtype.itemsize:
+        msg = f"items of {dtype} have no bytes"
+        raise ValueError(msg)
+    if raw.shape is not None and -1 not in raw.shape:
+        wanted = prod(raw.shape) * dtype.itemsize
+        if 0 <= wanted < nbytes:  # what lies behind it is none of it
+            nbytes = wanted
+    shape = raw.shape if raw.shape is not None else (-1,)
+    return stitch([(path, offset, nbytes)], dtype, shape)
+
+
+def _open_hdf5(h5py: Any, path: str) -> Any:
+    with opened_regular(path):  # says what cannot be, in words that name the file
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            msg = f"{printable(path)}: {error}"
+            raise OSError(msg) from error
+
+
+def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
+    """Return the dataset of that name, or the only one there is."""
+    if name is not None:
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            msg = f"{printable(path)}: there is no dataset {name!r}"
+            raise ValueError(msg)
+        return found
+    names: list[str] = []
+    file.visititems(
+        lambda one, thing: names.append(one) if isinstance(thing, h5py.Dataset) else None
+    )
+    if len(names) != 1:
+        some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+        listed = f"it has {some}: --dataset says which" if names else "it has no dataset"
+        msg = f"{printable(path)}: {listed}"
+        raise ValueError(msg)
+    return file[names[0]]

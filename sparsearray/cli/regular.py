@@ -1,0 +1,49 @@
+"""Files that commands work on: regular ones, opened without waiting for anybody."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["opened_regular"]
+
+
+@contextmanager
+def opened_regular(path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """
+    Open a regular file.
+
+    Parameters
+    ----------
+    path : str
+        The file. Links are followed.
+    flags : int
+        As of `os.open`.
+
+    Yields
+    ------
+    int
+        Its descriptor.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, or is no regular file.
+    """
+    # Before it is opened: a device may do things at that.
+    _check(path, os.stat(path))  # noqa: PTH116 - to Path, '' is the current folder
+    # NONBLOCK: should it be a FIFO by now, its other end is not waited for.
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(path, os.fstat(fd))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _check(path: str, facts: os.stat_result) -> None:
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.ENODEV, "Not a regular file", path)
