@@ -421,9 +421,7 @@ def test_interop(module: str) -> None:
 def test_interop_imports_no_library() -> None:
     """Importing what leads to other libraries imports none of them."""
     names = [f"sparsearray.interop.{module}" for module in INTEROP]
-    code = (
-        f"import sys, {', '.join(names)}; print({{'dask', 'h5py', 'scipy', 'sparse', 'zarr'}} & set(sys.modules))"
-    )
+    code = f"import sys, {', '.join(names)}; print({{'dask', 'h5py', 'scipy', 'sparse', 'zarr'}} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
