@@ -40,7 +40,7 @@ class Row(NamedTuple):
     """One line of the table."""
 
     work: str
-    limit: float
+    limit: str
     measure: Callable[[Path], list[tuple[float, float]]]
 
 
@@ -160,11 +160,11 @@ def measure_writing(folder: Path, **options: Any) -> list[tuple[float, float]]:
 
 
 ROWS = [
-    Row("open, and 500 boxes of 256 x 256", 5, measure_boxes),
-    Row("sum", 20, lambda folder: measure_sum(folder, opens=False)),
-    Row("open, and sum", 20, lambda folder: measure_sum(folder, opens=True)),
-    Row("write 1 % of 1 GiB", 10, lambda folder: measure_writing(folder, compressors=None)),
-    Row("write 1 % of 1 GiB, compressed", 10, measure_writing),
+    Row("open, and 500 boxes of 256 x 256", ">= 5", measure_boxes),
+    Row("sum", ">= 20", lambda folder: measure_sum(folder, opens=False)),
+    Row("open, and sum", "", lambda folder: measure_sum(folder, opens=True)),
+    Row("write 1 % of 1 GiB", ">= 10", lambda folder: measure_writing(folder, compressors=None)),
+    Row("write 1 % of 1 GiB, compressed", ">= 10", measure_writing),
 ]
 
 
@@ -178,7 +178,7 @@ def report(folder: Path, wanted: str) -> Iterator[str]:
         found = row.measure(folder)
         ours, theirs = (statistics.median(side) for side in zip(*found, strict=True))
         ratio = statistics.median(b / a for a, b in found)
-        yield f"| {row.work} | {ours:.4f} | {theirs:.3f} | {ratio:.1f} | >= {row.limit:g} |"
+        yield f"| {row.work} | {ours:.4f} | {theirs:.3f} | {ratio:.1f} | {row.limit} |"
 
 
 def main() -> None:
