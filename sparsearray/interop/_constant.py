@@ -71,7 +71,7 @@ class Constant(np.ndarray[Any, Any]):
             return _plain(self).astype(dtype, *args, **kwargs)
         return _spread(_item(self).astype(dtype, *args, **kwargs), self.shape)
 
-    def copy(self, order: Any = "C") -> NDArray[Any]:
+    def copy(self, order: Any = "C") -> Any:
         """Make a plain array, as large as it says."""
         if self._is_one and not _item(self).tobytes().strip(b"\0"):
             return np.zeros(self.shape, self.dtype, order)  # takes no memory yet

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsearray._boxes import corners
+from sparsearray._boxes import corners, stand_in
 from sparsearray._memory import check_copy
 from sparsearray._pool import Pool
 from sparsearray._records import Records
@@ -87,7 +87,7 @@ class Part(StoredArray):
         if copy is False:
             msg = "a part with holes cannot be made an ndarray without a copy"
             raise ValueError(msg)
-        made = self.copy()
+        made: NDArray[Any] = self.copy()
         return made if dtype is None else made.astype(dtype, copy=False)
 
     def copy(self) -> Any:  # of another type than those of other arrays: dask finishes with it
@@ -98,7 +98,7 @@ class Part(StoredArray):
             made[box] = block
         return made
 
-    def __copy__(self) -> Part:  # type: ignore[override]
+    def __copy__(self) -> Part:
         return Part(self._array.copy())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,12 +147,20 @@ class Part(StoredArray):
 
     # numpy
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            return super().__getattr__(name)
+        try:
+            return getattr(_dense(self, TypeError(f"{name!r} is made for plain arrays")), name)
+        except TypeError as error:
+            raise AttributeError(str(error), name=name, obj=self) from None
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         try:
             return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
         except TypeError as refusal:
-            plain = _dense(inputs, refusal)
-            return getattr(ufunc, method)(*plain, **kwargs)
+            plain, named = _dense((inputs, kwargs), refusal)
+            return getattr(ufunc, method)(*plain, **named)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -162,7 +170,8 @@ class Part(StoredArray):
         try:
             return super().__array_function__(func, types, args, kwargs)
         except TypeError as refusal:
-            return func(*_dense(args, refusal), **_dense(kwargs, refusal))
+            plain, named = _dense((args, dict(kwargs)), refusal)
+            return func(*plain, **named)
 
     def astype(self, dtype: DTypeLike, *, casting: Any = "unsafe", **_: Any) -> Any:
         """Convert every item, keeping the holes."""
@@ -170,6 +179,19 @@ class Part(StoredArray):
             return super().astype(dtype, casting=casting)
         except TypeError as refusal:
             return _dense(self, refusal).astype(dtype, casting=casting)
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
+        """Give it another shape: without filling it, where it lies in C order."""
+        array = self._array
+        if not isinstance(array, SparseArray) or array.order != "C" or kwargs or not self.size:
+            plain = _dense(self, TypeError(f"'reshape' is made for plain arrays, not {self!r}"))
+            return plain.reshape(*shape, **kwargs)
+        sizes = stand_in(self).reshape(*shape).shape  # numpy's errors; a view, as all is one item
+        return Part(_shown(array, sizes, array.offset))
+
+    def ravel(self, order: Any = "C") -> Any:
+        """Give it one axis."""
+        return self.reshape(-1) if order == "C" else self.__getattr__("ravel")(order)
 
     def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> Part:
         made: Any = self._array
@@ -272,12 +294,7 @@ def _view(array: StoredArray, box: Box) -> StoredArray | None:
     start, store = box[axis].start, array._store
     if isinstance(array, SparseArray):
         step = array.nbytes // array.shape[axis]
-        rows = SparseArray.__new__(SparseArray)
-        place = store.offset + start * step
-        rows._put(
-            store.buffer, shape, array.dtype, place, array.order, shape, Memory(), owner=False
-        )
-        return rows
+        return _shown(array, shape, array.offset + start * step)
     tiling = store.tiling if isinstance(store, Records) else None
     if tiling is None or isinstance(store, Pool) or start % tiling.tiles[0]:
         return None
@@ -288,6 +305,13 @@ def _view(array: StoredArray, box: Box) -> StoredArray | None:
         store.buffer, part.grid, part.record(), place, "C", part.grid, Memory(), owner=False
     )
     return TiledArray._of(records, shape)
+
+
+def _shown(array: SparseArray, shape: tuple[int, ...], offset: int) -> SparseArray:
+    """Make an array that shows some of the same memory, and does not own it."""
+    made = SparseArray.__new__(SparseArray)
+    made._put(array.buffer, shape, array.dtype, offset, array.order, shape, Memory(), owner=False)
+    return made
 
 
 def copy_of(array: StoredArray, box: Box) -> StoredArray:

@@ -8,6 +8,7 @@ opens for itself; those in private memory as what is stored of each chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import accumulate, pairwise, product
 from math import isnan, prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
 from ._part import Box, Part, slow_axis, stored_corners
-from ._source import Piece, Source, Target, identity_of, is_shared, load
+from ._source import Piece, Source, Target, identity_of, load
 
 if TYPE_CHECKING:
     import dask.array
@@ -95,7 +96,7 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
         raise TypeError(msg)
     corners = stored_corners(array)
     by_data = isinstance(chunks, str) and chunks == "stored" and array.ndim > 0
-    if by_data or not array.ndim:
+    if by_data or not array.ndim or (not array.size and isinstance(chunks, str)):
         sizes = _stored_chunks(array)
     else:
         sizes = _plain_chunks(array, chunks)
@@ -110,14 +111,15 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     )
     graph = needed("dask.highlevelgraph", "from_array", "dask").HighLevelGraph
     meta = np.empty((0,) * array.ndim, array.dtype)
-    return da.Array(graph.from_collections(name, layer), name, sizes, meta=meta)
+    made: dask.array.Array = da.Array(graph.from_collections(name, layer), name, sizes, meta=meta)
+    return made
 
 
 def _plain_chunks(array: StoredArray, chunks: Any) -> tuple[tuple[int, ...], ...]:
     """Find the chunks as dask does, along what lies together."""
     core = needed("dask.array.core", "from_array", "dask")
     previous = getattr(array, "tiles", None)
-    if isinstance(chunks, str) and chunks == "auto" and previous is None and array.ndim:
+    if isinstance(chunks, str) and chunks == "auto" and previous is None and array.size:
         axis = slow_axis(array)
         row = array.nbytes // max(array.shape[axis], 1)
         if row <= _chunk_nbytes():
@@ -146,7 +148,8 @@ def _stored_chunks(array: StoredArray) -> tuple[tuple[int, ...], ...]:
     if isinstance(array, SparseArray):
         step = array.nbytes // rows
     else:
-        step = array._store.tiling.tile_steps[0]  # type: ignore[attr-defined]
+        store: Any = array._store
+        step = store.tiling.tile_steps[0]
     held = extents[:, 1] - extents[:, 0]
     total = np.cumsum(held)
     most = _chunk_nbytes()
@@ -264,11 +267,13 @@ def make_token(array: StoredArray) -> Any:
     Of what is only read from files it is which those are, and when they were last written. All else
     can change without a sign of it, and gets a new name each time.
     """
-    if array.mode == "r" and is_shared(array):
-        found = array._store._storage.reference(array)
-        files = None if found is None else identity_of(found, times=True)
-        if found is not None and files is not None and len(files[0]) > 2:
-            return type(array).__name__, found[0].__name__, str(found[1]), files
+    found = None
+    if array.mode == "r":
+        with suppress(OSError):  # another file is at its path by now
+            found = array._store._storage.reference(array)
+    files = None if found is None else identity_of(found, times=True)
+    if found is not None and files is not None and len(files[0]) > 2:
+        return type(array).__name__, found[0].__name__, str(found[1]), files
     # Raises where dask is told to take no name that is new each time.
     needed("dask.tokenize", "tokenize", "dask").normalize_token(object())
     return uuid4().hex
@@ -333,7 +338,7 @@ def store(
     """
     da = needed("dask.array", "store", "dask")
     base = needed("dask", "store", "dask")
-    if isinstance(sources, da.Array):
+    if not isinstance(sources, list | tuple):
         sources, targets, regions = [sources], [targets], [regions]
     if regions is None or (regions and isinstance(regions, tuple) and _is_index(regions)):
         regions = [regions] * len(sources)
