@@ -4,6 +4,8 @@ import gc
 import mmap
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -148,17 +150,17 @@ REDUCTIONS = {
     "sum": lambda x, m: m.nansum(x),
     "sum along an axis": lambda x, m: m.nansum(x, axis=0),
     "largest": lambda x, m: m.nanmax(x, axis=1),
-    "least": lambda x, m: x[:1000].min(),
-    "mean": lambda x, m: x[2000:].mean(),
-    "argmax": lambda x, m: x[:1000].argmax(),
-    "argmin along an axis": lambda x, m: x[:1000].argmin(axis=0),
-    "any": lambda x, m: (x > 0).any(axis=1),
-    "all": lambda x, m: (x > 0).all(axis=1),
-    "how many": lambda x, m: (x != 0).sum(),
-    "of another dtype": lambda x, m: x[:1000].astype("i2").sum(axis=1),
-    "of what keeps zero": lambda x, m: (abs(x[:1000]) * 2 - x[:1000]).sum(),
-    "of what fills": lambda x, m: (x[:1000] + 1).sum(),
-    "variance": lambda x, m: x[2000:].var(),
+    "least": lambda x, _m: x[:1000].min(),
+    "mean": lambda x, _m: x[2000:].mean(),
+    "argmax": lambda x, _m: x[:1000].argmax(),
+    "argmin along an axis": lambda x, _m: x[:1000].argmin(axis=0),
+    "any": lambda x, _m: (x > 0).any(axis=1),
+    "all": lambda x, _m: (x > 0).all(axis=1),
+    "how many": lambda x, _m: (x != 0).sum(),
+    "of another dtype": lambda x, _m: x[:1000].astype("i2").sum(axis=1),
+    "of what keeps zero": lambda x, _m: (abs(x[:1000]) * 2 - x[:1000]).sum(),
+    "of what fills": lambda x, _m: (x[:1000] + 1).sum(),
+    "variance": lambda x, _m: x[2000:].var(),
 }  # fmt: skip
 
 
@@ -260,7 +262,7 @@ def terabyte(tmp_path):
 
 
 @pytest.mark.usefixtures("told_pages")
-def test_holes_make_no_task_that_reads(terabyte, monkeypatch):
+def test_holes_make_no_task_that_reads(terabyte):
     """Of 8192 chunks three ask for the array; the others are one item in memory."""
     x = terabyte.to_dask()
     assert x.numblocks == (8192, 1)
@@ -565,9 +567,6 @@ def test_memory_is_no_target_for_other_processes(source, kind, tmp_path):
     assert np.count_nonzero(target) > 0
     script = tmp_path / "later"
     script.write_bytes(later)
-    import subprocess
-    import sys
-
     code = f"import pickle; pickle.load(open({str(script)!r}, 'rb')).compute(scheduler='sync')"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False

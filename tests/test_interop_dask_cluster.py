@@ -46,21 +46,27 @@ def terabyte(tmp_path):
     return sparsearray.open(path), float(rows.sum()) * (1 << 17)
 
 
-def own_memory(dask_worker):
-    """Tell how much memory a worker has that it shares with nobody."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition("RssAnon:")[2].split()[0]) << 10
+# What workers run is defined inside functions: they know no module of tests.
 
 
-def open_files(folder, dask_worker):
-    """Count what a worker has open in a folder."""
-    paths = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            paths.append(os.readlink(link))
-        except OSError:
-            continue
-    return sum(path.startswith(folder) for path in paths)
+def own_memory(client):
+    """Tell how much memory each worker has that it shares with nobody."""
+
+    def read():
+        text = Path("/proc/self/status").read_text()
+        return int(text.partition("RssAnon:")[2].split()[0]) << 10
+
+    return client.run(read)
+
+
+def open_files(client, folder):
+    """Count what each worker has open in a folder."""
+
+    def count(folder):
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return sum(os.readlink(link).startswith(folder) for link in links if os.path.lexists(link))
+
+    return client.run(count, str(folder))
 
 
 @pytest.mark.usefixtures("told_pages")
@@ -70,20 +76,21 @@ def test_terabyte(cluster, terabyte, tmp_path):
     with da.core.config.set({"array.chunk-size": "4MiB"}):
         x = array.to_dask("stored")
     assert x.npartitions >= 8
-    assert x[:2].sum().compute() >= 0  # what is imported, before it is measured
-    before = cluster.run(own_memory)
+    cluster.run(lambda: __import__("dask.array") and __import__("sparsearray.interop._part"))
+    before = own_memory(cluster)
     assert x.sum().compute() == expected
     assert abs(x).max(axis=1).max().compute() == array.max()
-    after = cluster.run(own_memory)
+    after = own_memory(cluster)
     for worker in before:
         assert after[worker] - before[worker] < 64 * MIB
     # One array each, however many tasks there were; an array has two descriptors.
-    assert max(cluster.run(open_files, str(tmp_path)).values()) <= 2
+    assert max(open_files(cluster, tmp_path).values()) <= 2
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiles", "file", "tiles in a file", "shared"])
 @pytest.mark.parametrize("chunks", ["auto", "stored", (300, 200)])
-def test_right_results(cluster, layout, chunks, tmp_path):
+@pytest.mark.usefixtures("cluster")
+def test_right_results(layout, chunks, tmp_path):
     """All that is done elsewhere gives what numpy gives."""
     dense = np.zeros((1000, 700))
     dense[5:400, 600:640] = np.random.default_rng(1).normal(size=(395, 40))
@@ -138,7 +145,8 @@ def test_store_from_both_workers(cluster, kind, own, tmp_path):
         np.testing.assert_array_equal(sparsearray.open(target.path)[...], dense)
 
 
-def test_store_what_has_holes(cluster, terabyte, tmp_path):
+@pytest.mark.usefixtures("cluster")
+def test_store_what_has_holes(terabyte, tmp_path):
     """A terabyte goes to another file without its holes."""
     array, expected = terabyte
     target = sparsearray.open(tmp_path / "other.npy", "w+", shape=array.shape)
@@ -149,18 +157,13 @@ def test_store_what_has_holes(cluster, terabyte, tmp_path):
     assert target.nbytes_stored <= array.nbytes_stored
 
 
-def test_memory_is_no_target(cluster):
+@pytest.mark.usefixtures("cluster")
+def test_memory_is_no_target():
     """An array in memory, of which workers have copies alone, is refused."""
     target = sparsearray.zeros((100, 100))
     with pytest.raises(TypeError, match="lies in memory of another process"):
         store(da.ones((100, 100), chunks=50), target)
     assert not target.nbytes_stored
-
-
-def slow_sum(block):
-    """Take a while."""
-    time.sleep(0.2)
-    return np.asarray(block.sum()).reshape(1, 1)
 
 
 def test_a_worker_is_killed(cluster, terabyte, tmp_path):
@@ -169,6 +172,11 @@ def test_a_worker_is_killed(cluster, terabyte, tmp_path):
     with da.core.config.set({"array.chunk-size": "4MiB"}):
         x = array.to_dask("stored")
     target = sparsearray.open(tmp_path / "sums.npy", "w+", shape=x.numblocks)
+
+    def slow_sum(block):
+        time.sleep(0.2)
+        return np.asarray(block.sum()).reshape(1, 1)
+
     parts = x.map_blocks(slow_sum, chunks=((1,) * x.numblocks[0], (1,)), dtype="f8")
     future = cluster.compute(store(parts, target, compute=False))
     total = cluster.compute(x.sum())

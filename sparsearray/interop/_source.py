@@ -235,9 +235,9 @@ class Target:
 
     __slots__ = ("_name", "source")
 
-    def __init__(self, array: StoredArray) -> None:
+    def __init__(self, array: StoredArray, name: str | None = None) -> None:
         self.source = Source(array)
-        self._name = secrets.token_hex(8)
+        self._name = secrets.token_hex(8) if name is None else name
         _targets[self._name] = array
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -259,14 +259,28 @@ class _Shared(Target):
         self.source = source
 
 
-def _find(name: str, here: str, pid: int, shown: str) -> Target:
-    """Find an array of this process."""
-    found = _targets.get(name)
-    if found is None or (here, pid) != (_here, os.getpid()):
+class _Elsewhere(Target):
+    """One that lies in memory of another process. Its task fails, as that is heard of by all."""
+
+    __slots__ = ("_arguments",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _find, self._arguments
+
+    def get(self) -> StoredArray:
+        """Raise TypeError."""
         msg = (
-            f"{shown} lies in memory of another process, where nothing written here arrives; "
-            "processes can store into an array in a file, opened with mode 'r+' or 'w+', or in "
-            "shared memory, or scheduler='threads' can do it"
+            f"{self._arguments[-1]} lies in memory of another process, where nothing written here "
+            "arrives; processes can store into an array in a file, opened with mode 'r+' or 'w+', "
+            "or in shared memory, and threads, scheduler='threads', into any"
         )
         raise TypeError(msg)
-    return Target(found)
+
+
+def _find(name: str, here: str, pid: int, shown: str) -> Target:
+    """Find an array of this process."""
+    found = _targets.get(name) if (here, pid) == (_here, os.getpid()) else None
+    return _Elsewhere(name, here, pid, shown) if found is None else Target(found, name)
