@@ -63,8 +63,8 @@ def open_files(client, folder):
     """Count what each worker has open in a folder."""
 
     def count(folder):
-        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-        return sum(os.readlink(link).startswith(folder) for link in links if os.path.lexists(link))
+        links = list(Path("/proc/self/fd").iterdir())
+        return sum(str(link.readlink()).startswith(folder) for link in links if link.is_symlink())
 
     return client.run(count, str(folder))
 
