@@ -78,13 +78,17 @@ def measure(path: str, expected: float, client: Any, pairs: int) -> None:
     middle = statistics.median(ratios)
     spread = f"{min(ratios):.2f}..{max(ratios):.2f}"
     verdict = "ok" if middle <= 2 else "MISSED"
-    print(f"{kind:12} da.sum {ours:7.3f} s   a.sum() {own:7.3f} s   ratio {middle:5.2f} {spread:>12}"
-          f"   <= 2 {verdict}")  # fmt: skip
+    print(
+        f"{kind:12} da.sum {ours:7.3f} s   a.sum() {own:7.3f} s   "
+        f"ratio {middle:5.2f} {spread:>12}   <= 2 {verdict}"
+    )
     print(f"{'':12} the first time: {first:.3f} s")
     growth = max(after[worker] - before[worker] for worker in before)
     x = array.to_dask(chunks="stored")
-    print(f"{'':12} {x.npartitions} chunks, a graph of {len(pickle.dumps(x.dask))} bytes; each worker's "
-          f"memory grew by {max(growth, 0) / (1 << 20):.0f} MiB")  # fmt: skip
+    print(
+        f"{'':12} {x.npartitions} chunks, a graph of {len(pickle.dumps(x.dask))} bytes; "
+        f"each worker's memory grew by {max(growth, 0) / (1 << 20):.0f} MiB"
+    )
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Chunks that hold one value everywhere: of any size, and worked on as one item."""
+"""Chunks that hold zeros everywhere: of any size, with one item in memory."""
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,11 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = ["Constant", "constant"]
 
-# What gives the value itself, however often it is taken.
-_IDEMPOTENT = frozenset(
+# What gives zero of zeros, however many there are.
+_KEEPING = frozenset(
     {
+        np.add,
+        np.multiply,
         np.maximum,
         np.minimum,
         np.fmax,
@@ -27,17 +28,16 @@ _IDEMPOTENT = frozenset(
 
 class Constant(np.ndarray[Any, Any]):
     """
-    A plain array all of whose items are the same one in memory, which numpy works on as one.
+    A read-only array of zeros, all of them one item in memory, that numpy need not walk through.
 
-    Ufuncs of such arrays and of numbers give another one; sums, products, least and greatest items
-    take no walk. Everything else is as of any ndarray with strides of 0, and gives plain ones. It
-    is read-only.
+    Reductions are known at once, and ufuncs of such arrays and of numbers are worked out for one
+    item. What they give, and all else, are plain arrays as of any other.
 
     Examples
     --------
     >>> a = constant((1 << 20, 1 << 17), np.dtype("i4"))
-    >>> a.sum(), (a + 1).max(), (a + 1).nbytes >> 40
-    (np.int64(0), np.int32(1), 0)
+    >>> a.sum(), a.max(axis=1).shape, type(a[:3, :2] + 1)
+    (np.int64(0), (1048576,), <class 'numpy.ndarray'>)
     """
 
     __array_priority__ = -1.0  # numpy makes plain arrays of this and others
@@ -51,10 +51,8 @@ class Constant(np.ndarray[Any, Any]):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and _all_one(ufunc, inputs, kwargs):
             return _apply(ufunc, inputs, kwargs)
-        if method == "reduce" and self._is_one:
-            found = _reduce(ufunc, self, **kwargs)
-            if found is not NotImplemented:
-                return found
+        if method == "reduce" and self._is_one and ufunc in _KEEPING and _is_usual(kwargs):
+            return _reduce(ufunc, self, **kwargs)
         if "out" in kwargs:
             kwargs["out"] = tuple(map(_plain, kwargs["out"]))
         if "where" in kwargs:
@@ -63,24 +61,26 @@ class Constant(np.ndarray[Any, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         found = _plain(self)[key]
-        return _as_constant(found) if isinstance(found, np.ndarray) else found
+        if isinstance(found, np.ndarray) and found.base is not None and not any(found.strides):
+            return found.view(Constant)
+        return found
 
     def astype(self, dtype: DTypeLike, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Convert the one item, as `numpy.ndarray.astype` does all of them."""
         if not self._is_one:
             return _plain(self).astype(dtype, *args, **kwargs)
-        return _spread(_item(self).astype(dtype, *args, **kwargs), self.shape)
+        return _filled(_item(self).astype(dtype, *args, **kwargs), self.shape)
 
     def copy(self, order: Any = "C") -> Any:
         """Make a plain array, as large as it says."""
-        if self._is_one and not _item(self).tobytes().strip(b"\0"):
-            return np.zeros(self.shape, self.dtype, order)  # takes no memory yet
+        if self._is_one and order in ("C", "F"):
+            return _filled(_item(self), self.shape, order)
         return _plain(self).copy(order)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self._is_one:
             return _plain(self).__reduce_ex__(protocol)
-        return _spread, (np.array(_item(self)), self.shape)
+        return constant, (self.shape, self.dtype)
 
     def __repr__(self) -> str:
         return repr(_plain(self))
@@ -97,23 +97,21 @@ def constant(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
     dtype : dtype
         Of an item.
     """
-    return _spread(np.zeros((1,) * len(shape), dtype), shape)
+    return np.broadcast_to(np.zeros((1,) * len(shape), dtype), shape).view(Constant)
 
 
-def _spread(item: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Make an array of any shape of one item."""
-    return np.broadcast_to(item.reshape((1,) * len(shape)), shape).view(Constant)
+def _filled(item: NDArray[Any], shape: tuple[int, ...], order: Any = "C") -> NDArray[Any]:
+    """Make a plain array of one item; of zeros it takes no memory before it is written to."""
+    found: NDArray[Any]
+    if item.tobytes().strip(b"\0"):
+        found = np.full(shape, item.reshape(()), item.dtype, order)
+    else:
+        found = np.zeros(shape, item.dtype, order)
+    return found
 
 
 def _plain(array: Any) -> Any:
     return array.view(np.ndarray) if isinstance(array, Constant) else array
-
-
-def _as_constant(array: NDArray[Any]) -> NDArray[Any]:
-    """Have a view work as one item, too, if it does."""
-    if array.ndim and array.size and all(step == 0 for step in array.strides):
-        return array.view(Constant)
-    return array
 
 
 def _item(array: Constant) -> NDArray[Any]:
@@ -133,10 +131,22 @@ def _all_one(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _apply(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     shape = np.broadcast_shapes(*(one.shape for one in inputs if isinstance(one, Constant)))
+    if not shape:
+        return ufunc(*map(_plain, inputs), **kwargs)
     found = ufunc(*(_item(one) if isinstance(one, Constant) else one for one in inputs), **kwargs)
     if isinstance(found, tuple):
-        return tuple(_spread(one, shape) for one in found)
-    return _spread(found, shape)
+        return tuple(_filled(one, shape) for one in found)
+    return _filled(found, shape)
+
+
+def _is_usual(kwargs: dict[str, Any]) -> bool:
+    """Tell whether a reduction has no arguments that take a walk."""
+    outs = kwargs.get("out")
+    return (
+        (outs is None or all(out is None for out in outs))
+        and kwargs.get("initial", np._NoValue) in (None, np._NoValue)
+        and kwargs.get("where", True) is True
+    )
 
 
 def _reduce(
@@ -144,26 +154,14 @@ def _reduce(
     array: Constant,
     axis: Any = 0,
     dtype: DTypeLike | None = None,
-    out: Any = None,
     keepdims: bool = False,
-    **kwargs: Any,
+    **_: Any,
 ) -> Any:
-    """Reduce without a walk; NotImplemented for what needs one."""
-    rest = kwargs.get("initial", np._NoValue), kwargs.get("where", True)
-    if out not in (None, (None,)) or rest != (np._NoValue, True):
-        return NotImplemented
-    zero = not _item(array).tobytes().strip(b"\0")
-    if not (ufunc in _IDEMPOTENT or (zero and ufunc in (np.add, np.multiply))):
-        return NotImplemented
-    # numpy itself has its say on axes and dtypes, of an array of two items along each.
-    small = np.broadcast_to(_item(array), tuple(min(n, 2) for n in array.shape))
-    found = ufunc.reduce(small, axis=axis, dtype=dtype, keepdims=True)
+    """Reduce one item, of which numpy says what it becomes."""
+    found = ufunc.reduce(_item(array), axis=axis, dtype=dtype, keepdims=True)
     axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % array.ndim
-    item = found[(slice(0, 1),) * array.ndim]
     if keepdims:
         shape = tuple(1 if k in axes else n for k, n in enumerate(array.shape))
     else:
         shape = tuple(n for k, n in enumerate(array.shape) if k not in axes)
-    if prod(shape) == 1:
-        return item.reshape(shape) if shape else item.reshape(())[()]
-    return _spread(item, shape)
+    return _filled(found, shape) if shape else found.reshape(())[()]

@@ -302,7 +302,14 @@ def _view(array: StoredArray, box: Box) -> StoredArray | None:
     place = store.offset + start // tiling.tiles[0] * tiling.tile_steps[0]
     records = Records.__new__(Records)
     records._put(
-        store.buffer, part.grid, part.record(), place, "C", part.grid, Memory(), owner=False
+        store.buffer,
+        part.grid,
+        part.record(),
+        place,
+        "C",
+        part.grid,
+        _same_file(store),
+        owner=False,
     )
     return TiledArray._of(records, shape)
 
@@ -310,8 +317,16 @@ def _view(array: StoredArray, box: Box) -> StoredArray | None:
 def _shown(array: SparseArray, shape: tuple[int, ...], offset: int) -> SparseArray:
     """Make an array that shows some of the same memory, and does not own it."""
     made = SparseArray.__new__(SparseArray)
-    made._put(array.buffer, shape, array.dtype, offset, array.order, shape, Memory(), owner=False)
+    storage = _same_file(array)
+    made._put(array.buffer, shape, array.dtype, offset, array.order, shape, storage, owner=False)
     return made
+
+
+def _same_file(array: SparseArray) -> Memory:
+    """Say of which file something shows a part, so that others know what overlaps it."""
+    storage = Memory()
+    storage.identity = array._storage.identity
+    return storage
 
 
 def copy_of(array: StoredArray, box: Box) -> StoredArray:

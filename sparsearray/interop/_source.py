@@ -67,27 +67,35 @@ def identity_of(opening: Opening, *, times: bool) -> Identity | None:
 
 
 # What is open in this process, by what it was asked for and which files those were.
-_opened: OrderedDict[Any, tuple[Identity | None, StoredArray]] = OrderedDict()
+_opened: OrderedDict[Any, tuple[Opening, Identity | None, StoredArray]] = OrderedDict()
 _lock = Lock()
 
 
 def _open_once(opening: Opening) -> StoredArray:
     """Open what a reference leads to, unless it is open already and still the same."""
     function, arguments = opening
-    mode = arguments[1] if isinstance(arguments[1], str) else arguments[3]
-    identity = identity_of(opening, times=mode == "r")
+    identity = _identity(opening)
     key = (function.__name__, *map(_hashable, arguments))
     with _lock:
         known = _opened.get(key)
-        if known is not None and known[0] == identity and not known[1].closed:
+        if known is not None and known[1] == identity and not known[2].closed:
             _opened.move_to_end(key)
-            return known[1]
+            return known[2]
         made = function(*arguments)
-        _opened[key] = identity, made
+        # Tasks that use one just now keep it, and it goes with the last of them.
+        for other, (once, before, _) in list(_opened.items()):
+            if _identity(once) != before:  # what is deleted shall take no room on disk
+                del _opened[other]
+        _opened[key] = opening, identity, made
         while len(_opened) > _OPEN:
-            # Tasks that use it just now keep it; it goes with the last of them.
             _opened.popitem(last=False)
         return made
+
+
+def _identity(opening: Opening) -> Identity | None:
+    arguments = opening[1]
+    mode = arguments[1] if isinstance(arguments[1], str) else arguments[3]
+    return identity_of(opening, times=mode == "r")
 
 
 def _hashable(argument: Any) -> Any:

@@ -347,11 +347,10 @@ def store(
         raise ValueError(msg)
     plans = zip(sources, targets, regions, strict=True)
     layers = [_storing(da, *plan) for plan in plans]
-    done = base.delayed(_done)(layers)
-    if not compute:
-        return done
-    done.compute(**kwargs)
-    return None
+    if compute:
+        base.compute(layers, **kwargs)
+        return None
+    return base.delayed(_done)(list(base.optimize(*layers)))
 
 
 def _is_index(region: tuple[Any, ...]) -> bool:
