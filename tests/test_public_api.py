@@ -119,16 +119,17 @@ SIGNATURES = {
         "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
-        "to_zarr": (
-            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
-        ),
         "to_bsr": "(self, blocksize=None)",
         "to_coo": "(self)",
         "to_csr": "(self)",
+        "to_dask": "(self, chunks='auto', *, name=None)",
         "to_hdf5": (
             "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
         ),
         "to_sparse": "(self, format='coo')",
+        "to_zarr": (
+            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
+        ),
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -166,16 +167,17 @@ SIGNATURES = {
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "tile": "(self, *numbers)",
-        "to_zarr": (
-            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
-        ),
         "to_bsr": "(self, blocksize=None)",
         "to_coo": "(self)",
         "to_csr": "(self)",
+        "to_dask": "(self, chunks='auto', *, name=None)",
         "to_hdf5": (
             "(self, target, name='data', *, chunks=None, overwrite=False, progress=False, **options)"
         ),
         "to_sparse": "(self, format='coo')",
+        "to_zarr": (
+            "(self, store, *, path='', chunks=None, overwrite=False, progress=False, **options)"
+        ),
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -380,6 +382,10 @@ IMAGES = {
 
 
 INTEROP = {
+    "dask": {
+        "from_array": "(array, chunks='auto', *, name=None)",
+        "store": "(sources, targets, *, regions=None, compute=True, **kwargs)",
+    },
     "hdf5": {
         "from_hdf5": "(dataset, name=None, *, mode='r', fill_missing=False, progress=False)",
         "to_hdf5": (
