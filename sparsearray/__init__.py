@@ -27,6 +27,10 @@ from .errors import (
 )
 from .faults import Damage, install_fault_handler
 from .files import open, save  # noqa: A004 - as np.memmap and h5py call it
+from .interop.hdf5 import from_hdf5
+from .interop.scipy import from_scipy
+from .interop.sparse import from_sparse
+from .interop.zarr import from_zarr
 from .region import Region
 from .ring import Ring, ring
 from .ring_reader import RingReader
@@ -55,6 +59,10 @@ __all__ = [
     "TiledArray",
     "UnsupportedError",
     "__version__",
+    "from_hdf5",
+    "from_scipy",
+    "from_sparse",
+    "from_zarr",
     "install_fault_handler",
     "open",
     "ring",

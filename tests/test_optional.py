@@ -94,6 +94,7 @@ def test_the_quick_start_lists_them() -> None:
 def test_the_error_names_what_installs_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package there is an ImportError with the command that installs it."""
     package = (call.module or "package").partition(".")[0]
+    monkeypatch.delitem(sys.modules, call.module or package, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"needs {package}: pip install '.*\[{call.extra}\]'"):
         needed(call.module or "package", call.what or "it", call.extra or "all")
