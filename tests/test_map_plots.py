@@ -152,6 +152,7 @@ def test_plot_of_an_image(pyplot, make_file):
 
 def test_image_colours(pyplot):  # noqa: ARG001
     """What may be run, written and read has a colour of its own each."""
+    pytest.importorskip("elftools", reason="reads the executable")
     with open_elf(sys.executable) as image:
         said = legend(image.plot())
         expected = {"code" for one in image.segments if "x" in one.permissions}

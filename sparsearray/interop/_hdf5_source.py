@@ -151,10 +151,13 @@ class Source:
     @contextmanager
     def file(self) -> Iterator[Descriptor | None]:
         """Open the file beside HDF5; None where it is no file by itself, or another one by now."""
+        h5py = needed("h5py", "from_hdf5", "hdf5")
         file = self.dataset.file
+        # Before, HDF5 says where chunks are as if there were no user block.
+        is_told = not file.userblock_size or h5py.version.hdf5_version_tuple >= (1, 14, 4)
         with ExitStack() as stack:
             found = None
-            if file.driver == "sec2":
+            if file.driver == "sec2" and is_told:
                 try:
                     found = stack.enter_context(opened(file.filename, writable=False))
                     theirs, ours = os.fstat(file.id.get_vfd_handle()), os.fstat(found.fd)

@@ -47,11 +47,11 @@ def to_sparse(array: Any, format: Literal["coo", "gcxs"] = "coo") -> Any:  # noq
     Examples
     --------
     >>> import sparsearray
-    >>> a = sparsearray.zeros((100, 1 << 17, 1 << 17))
+    >>> a = sparsearray.zeros((100, 1 << 15, 1 << 15))
     >>> a[70, 5, 3], a[6, 1000, 3] = 1, 2
     >>> s = to_sparse(a)
     >>> s.shape, s.nnz, s.data
-    ((100, 131072, 131072), 2, array([2., 1.]))
+    ((100, 32768, 32768), 2, array([2., 1.]))
     """
     sparse = needed("sparse", "to_sparse", "sparse")
     if format not in ("coo", "gcxs"):
