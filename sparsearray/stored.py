@@ -188,7 +188,7 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
     def _take_over(self, wanted: Selected, value: StoredArray) -> None:
         """Set a box to what another array holds, and to zero where that has holes."""
         if self._overlaps(value):
-            value = value.copy()
+            value = value.__copy__()  # with its holes, whatever its `copy` gives
         other = reader(value, wanted.shape)
         # First where this array holds something, for what was there must not stay.
         for box in self._stored_boxes():

@@ -1,0 +1,427 @@
+"""Parts of arrays, with their holes: what the chunks of a dask array are that is cut by data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sparsearray._boxes import corners, stand_in
+from sparsearray._memory import check_copy
+from sparsearray._pool import Pool
+from sparsearray._records import Records
+from sparsearray._selection import has_field, is_basic, with_ellipsis
+from sparsearray._storage import Memory
+from sparsearray._text import size as written
+from sparsearray._tile_blocks import stored_tiles
+from sparsearray._tiling import Tiling
+from sparsearray.array import SparseArray
+from sparsearray.blocks import boxes, item_ranges
+from sparsearray.stored import StoredArray
+from sparsearray.tiled import TiledArray
+
+__all__ = ["Box", "Part", "blocks_in", "copy_of", "part_of", "slow_axis", "stored_corners"]
+
+Box = tuple[slice, ...]
+
+_DENSE = 256 << 20  # bytes that may be filled without being asked for
+_PIECE = 16 << 20  # bytes of tiles that are copied at a time
+_ASSEMBLING = frozenset({np.concatenate, np.stack, np.copy})
+
+
+class Part(StoredArray):
+    """
+    A chunk that has holes.
+
+    Functions of the whole skip those, as of any array of ours. What would fill them is done on
+    a plain ndarray where that is small, and refused where it is not. To other libraries, and to
+    ``copy()`` with which dask finishes a result, it is a plain ndarray.
+
+    Parameters
+    ----------
+    array : SparseArray or TiledArray
+        All of which it is.
+    reference : tuple, optional
+        What other processes make it from, as of ``__reduce__``; by default what is stored.
+    """
+
+    __slots__ = ("_array", "_reference")
+
+    def __init__(self, array: StoredArray, reference: tuple[Any, ...] | None = None) -> None:
+        self._array = array
+        self._reference = reference
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Items along each axis."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of an item."""
+        return self._array.dtype
+
+    @property
+    def maxshape(self) -> tuple[int, ...]:
+        """As its shape: it stays as it is."""
+        return self._array.shape
+
+    @property
+    def _store(self) -> SparseArray:
+        return self._array._store
+
+    def blocks(self, *, max_nbytes: int | None = None) -> Iterator[tuple[Box, NDArray[Any]]]:
+        """Go through what is populated, box by box."""
+        return self._array.blocks(max_nbytes=max_nbytes)
+
+    def close(self) -> None:
+        """Do nothing: others use the array that it is part of."""
+
+    # What it becomes
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            msg = "a part with holes cannot be made an ndarray without a copy"
+            raise ValueError(msg)
+        made: NDArray[Any] = self.copy()
+        return made if dtype is None else made.astype(dtype, copy=False)
+
+    def copy(self) -> Any:  # of another type than those of other arrays: dask finishes with it
+        """Make a plain ndarray, if memory can hold it."""
+        check_copy(self.shape, self.dtype)
+        made = np.zeros(self.shape, self.dtype)
+        for box, block in self.blocks():
+            made[box] = block
+        return made
+
+    def __copy__(self) -> Part:
+        return Part(self._array.copy())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._reference or (Part, (self._array,))
+
+    def __sizeof__(self) -> int:
+        # What dask counts; pages of files are the system's.
+        held = self.nbytes_stored if self._store._is_own_memory() else 0
+        return object.__sizeof__(self) + held
+
+    def __repr__(self) -> str:
+        return f"<part of shape {self.shape} and dtype {self.dtype}, with holes>"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{repr(self)[1:-1]}</code>"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Take part of it: a plain ndarray, or where that would be large and can be, a `Part`."""
+        sides = self._slices(key)
+        if sides is not None:
+            shape = [side.stop - side.start for side in sides]
+            if prod(shape) * self.itemsize > _DENSE:
+                return part_of(self._array, sides)
+        if isinstance(key, StoredArray) and key.dtype == bool and key.shape == self.shape:
+            key = np.nonzero(key)
+        found = self._array[key]
+        if not isinstance(found, np.ndarray):
+            return found
+        check_copy(found.shape, found.dtype)
+        return found if isinstance(self._array, TiledArray) else found.copy()
+
+    def _slices(self, key: Any) -> Box | None:
+        """Find the box that an index is, if it is one."""
+        if not is_basic(key) or has_field(key):
+            return None
+        parts = [part for part in with_ellipsis(key) if part is not Ellipsis]
+        if not all(isinstance(part, slice) for part in parts):
+            return None
+        parts += [slice(None)] * (self.ndim - len(parts))
+        if len(parts) > self.ndim or (Ellipsis in (key if isinstance(key, tuple) else ())):
+            return None
+        sides = [range(n)[part] for n, part in zip(self.shape, parts, strict=True)]
+        if any(side.step != 1 for side in sides):
+            return None
+        return tuple(slice(side.start, max(side.start, side.stop)) for side in sides)
+
+    # numpy
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            return super().__getattr__(name)
+        try:
+            return getattr(_dense(self, TypeError(f"{name!r} is made for plain arrays")), name)
+        except TypeError as error:
+            raise AttributeError(str(error), name=name, obj=self) from None
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
+        except TypeError as refusal:
+            plain, named = _dense((inputs, kwargs), refusal)
+            return getattr(ufunc, method)(*plain, **named)
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if func in _ASSEMBLING:
+            if func is np.concatenate and not self.dtype.isnative:
+                # dask then copies chunk by chunk into one array, which keeps the order of bytes.
+                msg = f"np.concatenate makes another dtype of {self.dtype}"
+                raise TypeError(msg)
+            return func(*_arrays(args), **kwargs)
+        try:
+            return super().__array_function__(func, types, args, kwargs)
+        except TypeError as refusal:
+            plain, named = _dense((args, dict(kwargs)), refusal)
+            return func(*plain, **named)
+
+    def astype(self, dtype: DTypeLike, *, casting: Any = "unsafe", **_: Any) -> Any:
+        """Convert every item, keeping the holes."""
+        try:
+            return super().astype(dtype, casting=casting)
+        except TypeError as refusal:
+            return _dense(self, refusal).astype(dtype, casting=casting)
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
+        """Give it another shape: without filling it, where it lies in C order."""
+        array = self._array
+        if not isinstance(array, SparseArray) or array.order != "C" or kwargs or not self.size:
+            plain = _dense(self, TypeError(f"'reshape' is made for plain arrays, not {self!r}"))
+            return plain.reshape(*shape, **kwargs)
+        sizes = stand_in(self).reshape(*shape).shape  # numpy's errors; a view, as all is one item
+        return Part(_shown(array, sizes, array.offset))
+
+    def ravel(self, order: Any = "C") -> Any:
+        """Give it one axis."""
+        return self.reshape(-1) if order == "C" else self.__getattr__("ravel")(order)
+
+    def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> Part:
+        made: Any = self._array
+        return Part(made._like(dtype, shape))
+
+    def _overlaps(self, other: Any) -> bool:
+        return self._array._overlaps(other._array if isinstance(other, Part) else other)
+
+    def _filling(self, source: Any) -> AbstractContextManager[None]:
+        made: Any = self._array
+        found: AbstractContextManager[None] = made._filling(source)
+        return found
+
+    def _box_reader(self) -> Callable[[Any], NDArray[Any]]:
+        made: Any = self._array
+        found: Callable[[Any], NDArray[Any]] = made._box_reader()
+        return found
+
+    def _box_writer(self) -> tuple[Callable[[Any], NDArray[Any]], Callable[[Any, Any], None]]:
+        made: Any = self._array
+        found: tuple[Callable[[Any], NDArray[Any]], Callable[[Any, Any], None]]
+        found = made._box_writer()
+        return found
+
+    def _read_box(self, box: Box) -> NDArray[Any]:
+        return self._box_reader()(box)
+
+    def _stored_boxes(self) -> Iterator[Box]:
+        return self._array._stored_boxes()
+
+
+def _arrays(value: Any) -> Any:
+    """Make plain ndarrays of all parts in arguments."""
+    if isinstance(value, Part):
+        return value.copy()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_arrays, value))
+    if isinstance(value, dict):
+        return {name: _arrays(one) for name, one in value.items()}
+    return value
+
+
+def _dense(value: Any, refusal: TypeError) -> Any:
+    """Make plain ndarrays of all parts in arguments, if they are small."""
+    nbytes = _nbytes(value)
+    if not nbytes:  # numpy's own error, of arguments
+        raise refusal
+    if nbytes > _DENSE:
+        msg = (
+            f"{str(refusal).partition('; on a window')[0]}, of {written(nbytes)} in a chunk; of a "
+            "dask array with chunks='stored', x.rechunk('auto') has plain chunks"
+        )
+        raise TypeError(msg) from None
+    return _arrays(value)
+
+
+def _nbytes(value: Any) -> int:
+    if isinstance(value, Part):
+        return value.nbytes
+    if isinstance(value, dict):
+        return _nbytes(list(value.values()))
+    return sum(map(_nbytes, value)) if isinstance(value, list | tuple) else 0
+
+
+# Parts of other arrays
+
+
+def slow_axis(array: StoredArray) -> int:
+    """Tell along which axis parts lie one behind the other."""
+    return array.ndim - 1 if getattr(array, "order", "C") == "F" else 0
+
+
+def part_of(array: StoredArray, box: Box, reference: tuple[Any, ...] | None = None) -> Part:
+    """
+    Make a part of an array: without a copy where it lies in one piece, else of what is stored.
+
+    Parameters
+    ----------
+    array : SparseArray or TiledArray
+        Of which.
+    box : tuple of slices
+        Inside it.
+    reference : tuple, optional
+        As of `Part`.
+    """
+    found = _view(array, box)
+    return Part(copy_of(array, box) if found is None else found, reference)
+
+
+def _view(array: StoredArray, box: Box) -> StoredArray | None:
+    """Make an array of a range of rows that shows the same memory; None where that cannot be."""
+    axis = slow_axis(array)
+    shape = tuple(side.stop - side.start for side in box)
+    if shape == array.shape:
+        return array
+    if not array.ndim or any(
+        m != n for k, (m, n) in enumerate(zip(shape, array.shape, strict=True)) if k != axis
+    ):
+        return None
+    start, store = box[axis].start, array._store
+    if isinstance(array, SparseArray):
+        step = array.nbytes // array.shape[axis]
+        return _shown(array, shape, array.offset + start * step)
+    tiling = store.tiling if isinstance(store, Records) else None
+    if tiling is None or isinstance(store, Pool) or start % tiling.tiles[0]:
+        return None
+    part = Tiling(shape, tiling.tiles, tiling.dtype, tiling.tile_nbytes)
+    place = store.offset + start // tiling.tiles[0] * tiling.tile_steps[0]
+    records = Records.__new__(Records)
+    records._put(
+        store.buffer,
+        part.grid,
+        part.record(),
+        place,
+        "C",
+        part.grid,
+        _same_file(store),
+        owner=False,
+    )
+    return TiledArray._of(records, shape)
+
+
+def _shown(array: SparseArray, shape: tuple[int, ...], offset: int) -> SparseArray:
+    """Make an array that shows some of the same memory, and does not own it."""
+    made = SparseArray.__new__(SparseArray)
+    storage = _same_file(array)
+    made._put(array.buffer, shape, array.dtype, offset, array.order, shape, storage, owner=False)
+    return made
+
+
+def _same_file(array: SparseArray) -> Memory:
+    """Say of which file something shows a part, so that others know what overlaps it."""
+    storage = Memory()
+    storage.identity = array._storage.identity
+    return storage
+
+
+def copy_of(array: StoredArray, box: Box) -> StoredArray:
+    """Copy what is stored in a box into an array in memory that lies alike."""
+    kind: Any = array
+    made: StoredArray = kind._like(array.dtype, tuple(side.stop - side.start for side in box))
+    for index, block in blocks_in(array, box):
+        made._write_filled(index, block)
+    return made
+
+
+def blocks_in(array: StoredArray, box: Box) -> Iterator[tuple[Box, NDArray[Any]]]:
+    """
+    Go through what is populated of a box of an array.
+
+    Yields
+    ------
+    index, block
+        As of ``blocks()``, counted from the corner of the box.
+    """
+    low = [side.start for side in box]
+    if isinstance(array, TiledArray):
+        read = array._box_reader()
+        for index in _tile_boxes(array, box):
+            yield _moved(index, low), read(index)
+        return
+    axis = slow_axis(array)
+    rows = tuple(
+        side if k == axis else slice(0, n)
+        for k, (side, n) in enumerate(zip(box, array.shape, strict=True))
+    )
+    found = _view(array, rows)
+    if found is None:  # of no axes
+        found = array
+    inside = [slice(0, side.stop - side.start) if k == axis else side for k, side in enumerate(box)]
+    corner = [side.start for side in inside]
+    for index, block in found.blocks():
+        met = _met(index, inside)
+        if met is not None:
+            part = tuple(
+                slice(m.start - side.start, m.stop - side.start)
+                for m, side in zip(met, index, strict=True)
+            )
+            yield _moved(met, corner), block[part]
+
+
+def _tile_boxes(array: TiledArray, box: Box) -> Iterator[Box]:
+    """Find boxes of stored tiles, cut to a box, that are not too large."""
+    tiles, records = array.tiles, array._records
+    rows = slice(None)
+    if box:
+        rows = slice(box[0].start // tiles[0], -(-box[0].stop // tiles[0]))
+    starts, stops = stored_tiles(records, rows)
+    starts = np.maximum(starts * tiles, [side.start for side in box])
+    stops = np.minimum(stops * tiles, [side.stop for side in box])
+    met = (starts < stops).all(axis=1)
+    most = max(_PIECE // array.itemsize, 1)
+    for start, stop in zip(starts[met].tolist(), stops[met].tolist(), strict=True):
+        shape = tuple(high - low for low, high in zip(start, stop, strict=True))
+        for part in boxes(shape, np.array([[0, prod(shape)]]), most):
+            yield _moved(part, [-low for low in start])
+
+
+def _met(index: Box, inside: list[slice]) -> Box | None:
+    met = tuple(
+        slice(max(a.start, b.start), min(a.stop, b.stop))
+        for a, b in zip(index, inside, strict=True)
+    )
+    return None if any(side.start >= side.stop for side in met) else met
+
+
+def _moved(index: Box, corner: list[int]) -> Box:
+    return tuple(
+        slice(side.start - at, side.stop - at) for side, at in zip(index, corner, strict=True)
+    )
+
+
+def stored_corners(array: StoredArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """
+    Find disjoint boxes that cover what is stored, without reading it.
+
+    Returns
+    -------
+    starts, stops : ndarray of int64, shape (n, ndim)
+        In items.
+    """
+    if isinstance(array, TiledArray):
+        starts, stops = stored_tiles(array._records)
+        return starts * array.tiles, np.minimum(stops * array.tiles, array.shape)
+    in_f = slow_axis(array) > 0
+    shape = array.shape[::-1] if in_f else array.shape
+    ranges = item_ranges(array.extents(), array.itemsize)
+    starts, stops = corners(list(boxes(shape, ranges, max(array.size, 1))), array.ndim)
+    return (starts[:, ::-1], stops[:, ::-1]) if in_f else (starts, stops)
