@@ -115,6 +115,7 @@ SIGNATURES = {
         "snapshot": "(self)",
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
+        "to_dask": "(self, chunks='auto', *, name=None)",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -152,6 +153,7 @@ SIGNATURES = {
         "std": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "sum": "(self, axis=None, dtype=None, out=None, **kwargs)",
         "tile": "(self, *numbers)",
+        "to_dask": "(self, chunks='auto', *, name=None)",
         "trim": "(self, *, progress=False)",
         "var": "(self, axis=None, dtype=None, out=None, **kwargs)",
     },
@@ -353,6 +355,23 @@ def test_images() -> None:
     assert sparsearray.images.__all__ == ["Image", "Segment", *IMAGES]
     for name, signature in IMAGES.items():
         function = getattr(sparsearray.images, name)
+        assert without_annotations(function) == signature
+        assert "Raises\n------" in inspect.getdoc(function), name
+
+
+DASK = {
+    "from_array": "(array, chunks='auto', *, name=None)",
+    "store": "(sources, targets, *, regions=None, compute=True, **kwargs)",
+}
+
+
+def test_dask() -> None:
+    """The names of `sparsearray.interop.dask`, and what its functions take."""
+    from sparsearray.interop import dask
+
+    assert dask.__all__ == list(DASK)
+    for name, signature in DASK.items():
+        function = getattr(dask, name)
         assert without_annotations(function) == signature
         assert "Raises\n------" in inspect.getdoc(function), name
 
