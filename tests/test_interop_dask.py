@@ -292,6 +292,10 @@ def test_chunks_by_what_is_stored(terabyte):
         two = terabyte.to_dask("stored")
     assert two.chunks == ((500_000, 548_576), (131_072,)) or two.numblocks == (2, 1)
     assert two.sum().compute() == 1_500_003
+    with dask.config.set({"array.chunk-size": P}):
+        many = terabyte.to_dask("stored")
+    assert many.npartitions >= 3  # the last of them may hold nothing
+    assert abs(many * 2).max().compute() == 2_000_000
 
 
 @pytest.mark.usefixtures("told_pages")

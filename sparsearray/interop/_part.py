@@ -166,6 +166,10 @@ class Part(StoredArray):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         if func in _ASSEMBLING:
+            if func is np.concatenate and not self.dtype.isnative:
+                # dask then copies chunk by chunk into one array, which keeps the order of bytes.
+                msg = f"np.concatenate makes another dtype of {self.dtype}"
+                raise TypeError(msg)
             return func(*_arrays(args), **kwargs)
         try:
             return super().__array_function__(func, types, args, kwargs)

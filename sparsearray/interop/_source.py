@@ -19,7 +19,7 @@ from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
 from ._constant import constant
-from ._part import Box, blocks_in, copy_of, part_of
+from ._part import Box, Part, blocks_in, copy_of, part_of
 
 __all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
 
@@ -154,8 +154,9 @@ class Piece:
         Of which array.
     box : tuple of slices
         Where.
-    kind : {'dense', 'part', 'hole'}
-        An ndarray, an array with holes, or zeros without a look at the array.
+    kind : {'dense', 'part', 'zeros', 'empty'}
+        An ndarray or an array with holes; or these two without a look at the array: it has nothing
+        there.
     dtype : dtype
         Of the items.
     """
@@ -198,8 +199,10 @@ class Piece:
 def load(piece: Piece) -> Any:
     """Make a chunk: the function of the tasks."""
     shape = tuple(side.stop - side.start for side in piece.box)
-    if piece.kind == "hole":
+    if piece.kind == "zeros":
         return constant(shape, piece.dtype)
+    if piece.kind == "empty":
+        return Part(SparseArray._zeros(shape, piece.dtype))
     array = piece.array()
     if piece.kind == "part":
         reference = (load, (piece,)) if piece.source and piece.source.is_shared else None

@@ -238,7 +238,7 @@ class Pieces:
         box = tuple(axis.side(i) for axis, i in zip(self._axes, numbers, strict=True))
         place = int(np.ravel_multi_index(numbers, self._shape)) if numbers else 0
         if not self._filled[place >> 3] >> (7 - place % 8) & 1:
-            return Piece(None, box, "hole", self._dtype)
+            return Piece(None, box, "empty" if self._by_data else "zeros", self._dtype)
         return Piece(self._source, box, "part" if self._by_data else "dense", self._dtype)
 
     def __len__(self) -> int:
