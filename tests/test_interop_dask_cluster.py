@@ -76,7 +76,7 @@ def test_terabyte(cluster, terabyte, tmp_path):
     with da.core.config.set({"array.chunk-size": "4MiB"}):
         x = array.to_dask("stored")
     assert x.npartitions >= 8
-    cluster.run(lambda: __import__("dask.array") and __import__("sparsearray.interop._part"))
+    cluster.run(lambda: __import__("dask.array") and __import__("sparsearray.interop._dask_part"))
     before = own_memory(cluster)
     assert x.sum().compute() == expected
     assert abs(x).max(axis=1).max().compute() == array.max()

@@ -18,8 +18,8 @@ from sparsearray.array import SparseArray
 from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
-from ._constant import constant
-from ._part import Box, Part, blocks_in, copy_of, part_of
+from ._dask_constant import constant
+from ._dask_part import Box, Part, blocks_in, copy_of, part_of
 
 __all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
 
