@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,15 @@ class TileBlocks(Iterator[tuple[Index, NDArray[Any]]]):
     def __init__(self, records: Records, most: int) -> None:
         self._records = records
         self._most = most
-        self._walk = self._find()
+        self._walk: Iterator[tuple[Index, NDArray[Any]]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Index, NDArray[Any]]]:  # noqa: PYI034 - as Blocks
+        if self._walk is None:
+            self._walk = copy(self)._find()  # for the reason that Blocks has
         return self._walk
 
     def __next__(self) -> tuple[Index, NDArray[Any]]:
-        return next(self._walk)
+        return next(iter(self))
 
     def indices(self) -> Iterator[Index]:
         """Go through the boxes without reading them."""

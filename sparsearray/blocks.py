@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import islice, repeat
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,13 +78,17 @@ class Blocks(Iterator[tuple[Index, NDArray[Any]]]):
         self._writable = writable
         nbytes = prod(shape) * dtype.itemsize
         self._extents = buffer.extents(offset, nbytes) - offset if extents is None else extents
-        self._walk = self._find()
+        self._walk: Iterator[tuple[Index, NDArray[Any]]] | None = None
 
     def __iter__(self) -> Iterator[tuple[Index, NDArray[Any]]]:  # noqa: PYI034 - half the time
+        if self._walk is None:
+            # Of a copy: a generator that this held, and that held this, would keep the buffer
+            # until Python looks for such cycles, and it does not count what is mapped.
+            self._walk = copy(self)._find()
         return self._walk
 
     def __next__(self) -> tuple[Index, NDArray[Any]]:
-        return next(self._walk)
+        return next(iter(self))
 
     def _find(self) -> Iterator[tuple[Index, NDArray[Any]]]:
         shape, in_c = self._shape, self._order == "C"

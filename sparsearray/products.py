@@ -81,7 +81,8 @@ class _Product:
 
     def _times(self, block: Array, part: Array) -> Array:
         # BLAS, asked to multiply by a single zero, skips it, and so loses NaN of an infinity.
-        single = prod([block.shape[k] for k in self._axes[0]]) == 1
+        numbers = block.dtype.kind in "fc" or part.dtype.kind in "fc"
+        single = numbers and prod([block.shape[k] for k in self._axes[0]]) == 1
         if self._repeated or single:
             found: Array = np.einsum(block, self._of_a, part, self._of_b, self._of_result)
             return found
@@ -167,11 +168,26 @@ def _multiply(
 
 def _operands(*arrays: Any) -> tuple[list[Any], bool]:
     """Return operands, and whether numpy can have them: they have no items, or no axes."""
-    made = [array if is_blocked(array) else np.asarray(array) for array in arrays]
+    made = [array if is_blocked(array) else _as_dense(array) for array in arrays]
     sparse = [array for array in made if is_blocked(array)]
     if all(array.size and array.ndim for array in sparse):
         return made, False
     return [dense(array) if is_blocked(array) else array for array in made], True
+
+
+def _as_dense(array: Any) -> Array:
+    """Make an ndarray of the other operand; TypeError if it is sparse in another way."""
+    if hasattr(array, "todense"):
+        library = type(array).__module__.partition(".")[0]
+        way = "a.to_csr()" if library == "scipy" else f"a.to_{library}()"
+        msg = f"products with a {type(array).__name__} are for {library} to make: {way} goes there"
+        raise TypeError(msg)
+    return np.asarray(array)
+
+
+def _dtype_of(found: Any) -> np.dtype:
+    """Tell the dtype of a product by that of a sample: without items' own, they are objects."""
+    return found.dtype if isinstance(found, np.ndarray | np.generic) else np.dtype(object)
 
 
 def _samples(a: Any, b: Any) -> tuple[Array, Array]:
@@ -239,7 +255,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     if plain:
         return np.dot(a, b, out)
     _refuse_scalar("np.dot", a, b)
-    dtype = np.dot(*_samples(a, b)).dtype
+    dtype = _dtype_of(np.dot(*_samples(a, b)))
     _check_dot_out(out, dtype)
     of_a = list(range(a.ndim))
     of_b = list(range(a.ndim, a.ndim + b.ndim))
@@ -255,7 +271,7 @@ def inner(a: Any, b: Any, /) -> Any:
     if plain:
         return np.inner(a, b)
     _refuse_scalar("np.inner", a, b)
-    dtype = np.inner(*_samples(a, b)).dtype
+    dtype = _dtype_of(np.inner(*_samples(a, b)))
     of_a = list(range(a.ndim))
     of_b = [*range(a.ndim, a.ndim + b.ndim - 1), of_a[-1]]
     return _multiply("np.inner", dtype, a, b, (of_a, of_b, of_a[:-1] + of_b[:-1]), None)
@@ -288,7 +304,7 @@ def vdot(a: Any, b: Any, /) -> Any:
     if a.size != b.size:
         msg = f"np.vdot: shapes {a.shape} and {b.shape} do not fit"
         raise ValueError(msg)
-    dtype = np.vdot(*_samples(a, b)).dtype
+    dtype = _dtype_of(np.vdot(*_samples(a, b)))
     if not is_blocked(a):
         a = a.reshape(b.shape)
     elif not is_blocked(b):
@@ -326,7 +342,7 @@ def matmul(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, **kwargs:
     sample = {} if out is None else {"out": np.zeros((1,) * out.ndim, out.dtype)}
     multiply: Any = np.matmul
     multiply(*_samples(a, b), dtype=dtype, **sample, **kwargs)  # raises numpy's errors
-    found_dtype = np.asarray(multiply(*_samples(a, b), dtype=dtype, **kwargs)).dtype
+    found_dtype = _dtype_of(multiply(*_samples(a, b), dtype=dtype, **kwargs))
     depth = max(a.ndim, b.ndim, 2) - 2
     row, middle, column = depth, depth + 1, depth + 2
     of_a = [*range(depth - max(a.ndim - 2, 0), depth), row, middle]

@@ -10,7 +10,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
 from . import elementwise, reductions
-from ._refusals import WAY, refusal
+from ._refusals import WAY, missing_method, refusal
 
 __all__ = ["FUNCTIONS", "NumpyFunctions"]
 
@@ -53,8 +53,7 @@ class NumpyFunctions(NDArrayOperatorsMixin):
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(np.ndarray, name):
-            msg = f"a {type(self).__name__} has no {name!r}; {WAY}, as a[index].{name}"
-            raise AttributeError(msg, name=name, obj=self)
+            raise AttributeError(missing_method(name, type(self).__name__), name=name, obj=self)
         msg = f"{type(self).__name__!r} object has no attribute {name!r}"
         raise AttributeError(msg, name=name, obj=self)
 

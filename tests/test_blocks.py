@@ -1,7 +1,10 @@
 """Blocks: boxes that cover what is populated, and nothing twice."""
 
+import gc
 import os
 import threading
+import weakref
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -203,3 +206,50 @@ def test_blocks_that_are_not_wanted_any_more(many_blocks: Any) -> None:
     del blocks
     assert threading.active_count() == threads
     array.close()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Have Python give back only what nothing refers to."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+USES: dict[str, Callable[[Any], object]] = {
+    **{
+        name: lambda a, name=name: getattr(a, name)()
+        for name in (
+            *("sum", "prod", "mean", "var", "std", "min", "max", "argmin", "argmax", "any", "all"),
+            *("count_nonzero", "nonzero", "extents", "trim", "copy", "_repr_html_", "__repr__"),
+        )
+    },
+    "sum of an axis": lambda a: a.sum(0),
+    "some of the blocks": lambda a: next(a.blocks()),
+    "all of the blocks": lambda a: [index for index, _ in a.blocks()],
+    "a loop that ends early": lambda a: next(block for _, block in a.blocks()).sum(),
+    "unique": np.unique,
+    "histogram": np.histogram,
+    "arithmetic": lambda a: a * 2,
+    "a product": lambda a: a @ np.ones(100),
+    "equality": lambda a: np.array_equal(a, a),
+}
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("tiles", [None, "auto", (7, 9)])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_an_array_goes_with_the_last_reference(
+    use: str, tiles: Any, in_file: bool, tmp_path: Path
+) -> None:
+    """What an array holds is given back at once: the collector does not know how much it is."""
+    a: Any = sparsearray.zeros((100, 100), tiles=tiles)
+    a[3:6, 4:90] = 2
+    if in_file:
+        a.save(tmp_path / "a.npy")
+        a = sparsearray.open(tmp_path / "a.npy", "r+")
+    USES[use](a)
+    buffer = weakref.ref(a.buffer)
+    del a
+    assert buffer() is None

@@ -194,6 +194,6 @@ def test_no_array_api(tiles):
     """An array does not say that it is one of the array API, whose functions may fill holes."""
     a = sparsearray.zeros((3, 4), tiles=tiles)
     assert not hasattr(a, "__array_namespace__")
-    with pytest.raises(AttributeError, match="on a window it works"):
+    with pytest.raises(AttributeError, match="on a part it works"):
         a.__array_namespace__()
     assert a[:2].__array_namespace__() is np

@@ -215,3 +215,38 @@ def test_products_of_nothing_into_an_array() -> None:
     found = np.dot(sparsearray.zeros((3, 0)), np.zeros((0, 2)), out)
     assert found is out
     assert not out.any()
+
+
+@pytest.mark.parametrize("tiles", [None, 3])
+@pytest.mark.parametrize("dtype", ["O", "m8[s]", "?"])
+@pytest.mark.parametrize(
+    ("shape", "other"),
+    [((5,), (5,)), ((4, 5), (5,)), ((4, 5), (5, 3)), ((4, 1), (1, 2)), ((1,), (1,))],
+)
+@pytest.mark.parametrize("name", ["matmul", "dot", "inner", "vdot"])
+def test_products_with_what_is_no_number(name, shape, other, dtype, tiles) -> None:
+    """Objects, times and truths are multiplied as numpy does it, or refused where it refuses."""
+    a = sparsearray.zeros(shape, "i4", tiles=tiles)
+    dense = (np.arange(a.size, dtype="i4") % 3).reshape(shape)
+    a[...] = dense
+    x = np.arange(1, 1 + int(np.prod(other))).reshape(other).astype(dtype)
+    function = getattr(np, name)
+    try:
+        expected = function(dense, x)
+    except (TypeError, ValueError) as error:
+        with pytest.raises(type(error)):
+            function(a, x)
+        return
+    found = function(a, x)
+    assert type(found) is type(expected)
+    assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
+    assert np.array_equal(found, expected)
+
+
+def test_products_with_sparse_matrices_of_others() -> None:
+    """What is sparse in another way is no ndarray, and the error says where such products are."""
+    csr = pytest.importorskip("scipy.sparse").csr_array(np.eye(5))
+    a = sparsearray.zeros((4, 5))
+    for call in (lambda: a @ csr, lambda: np.dot(a, csr)):
+        with pytest.raises(TypeError, match=r"products with a csr_array .* a.to_csr\(\)"):
+            call()

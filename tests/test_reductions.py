@@ -323,7 +323,7 @@ def test_what_is_not_made_is_refused():
         lambda: reductions.histogram(a, 3, weights=np.ones(6)),
         lambda: reductions.bincount(a, np.ones(6)),
     ):
-        with pytest.raises(TypeError, match="on a window it works"):
+        with pytest.raises(TypeError, match="on a part it works"):
             call()
 
 

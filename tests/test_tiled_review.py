@@ -206,5 +206,16 @@ def test_records_are_not_said_to_differ(tiles: int | None, dtype: np.dtype) -> N
     """Equality of records, for which numpy has no ufunc, is refused, and not False everywhere."""
     a = sparsearray.zeros(5, dtype, tiles=tiles)
     for other in (a, a.copy(), a[...], np.zeros((), dtype)[()]):
-        with pytest.raises(TypeError, match="on a window it works"):
+        with pytest.raises(TypeError, match="on a part it works"):
             a == other  # noqa: B015 - it raises
+
+
+def test_advice_for_tiles() -> None:
+    """Of an array in tiles a part is a copy: no error says that it is a window to write to."""
+    a = sparsearray.zeros((30, 30), tiles=8)
+    with pytest.raises(AttributeError, match=r"no 'fill'; assign what a part becomes"):
+        a.fill(5)
+    with pytest.raises(TypeError, match=r"a\[...\]\.T is a copy of all of it, if that fits"):
+        np.transpose(a)
+    with pytest.raises(TypeError, match=r"a\[...\]\.T is a window of all of it, without a copy"):
+        np.transpose(sparsearray.zeros((3, 3)))
