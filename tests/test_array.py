@@ -361,9 +361,7 @@ def test_functions_that_are_not_made() -> None:
     """Say what to do instead."""
     array = sparsearray.zeros(10)
     for call in (lambda: np.cumsum(array), lambda: np.sort(array), lambda: np.fft.fft(array)):
-        with pytest.raises(
-            TypeError, match=r"np\.[\w.]+ is not made for a SparseArray; on a part"
-        ):
+        with pytest.raises(TypeError, match=r"np\.[\w.]+ is not made for a SparseArray; on a part"):
             call()
 
 

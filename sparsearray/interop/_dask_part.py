@@ -245,7 +245,7 @@ def _dense(value: Any, refusal: TypeError) -> Any:
         raise refusal
     if nbytes > _DENSE:
         msg = (
-            f"{str(refusal).partition('; on a window')[0]}, of {written(nbytes)} in a chunk; of a "
+            f"{str(refusal).partition('; on a part')[0]}, of {written(nbytes)} in a chunk; of a "
             "dask array with chunks='stored', x.rechunk('auto') has plain chunks"
         )
         raise TypeError(msg) from None
