@@ -56,7 +56,7 @@ _VALUE = 4096  # bytes of an item, before it is too long to show
 # From which share of a cell on, how opaque, and what that is called.
 _STEPS = (
     (0.0, 0.65, "under 1%"),
-    (0.01, 0.82, "under 100%"),
+    (0.01, 0.82, "1 to 99%"),
     (1.0, 1.0, "all"),
 )
 

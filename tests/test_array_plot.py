@@ -47,7 +47,7 @@ def test_plot_is_oriented_like_an_image(pyplot):  # noqa: ARG001
     assert ax.get_ylim() == (300, 0)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("axis 1", "axis 0")
     assert ax.get_title() == "Facts (300, 200) float64\n8 bytes stored of 468.8 KiB (0.00167%)"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["under 100%"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1 to 99%"]
     assert ax.get_box_aspect() == 1.5
 
 
