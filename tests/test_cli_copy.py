@@ -217,6 +217,37 @@ def test_no_clobber_leaves_what_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "c").read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_no_clobber_leaves_what_comes_meanwhile(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silently as well, on file systems without hard links too; and what was new is put there."""
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse_link)
+    (tmp_path / "a").write_bytes(b"new")
+    arguments = ["copy", "-n", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(arguments) == 0
+    assert (tmp_path / "b").read_bytes() == b"new"
+    assert (tmp_path / "b").stat().st_nlink == 1
+    (tmp_path / "b").unlink()
+    fsync = os.fsync
+
+    def appear(fd: int) -> None:
+        if not (tmp_path / "b").exists():  # once: a folder is synced as well
+            (tmp_path / "b").write_bytes(b"precious")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", appear)
+    assert main(arguments) == 0
+    assert (tmp_path / "b").read_bytes() == b"precious"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def refuse_link(*_arguments: object) -> None:
+    """Do as file systems without hard links: link(2)."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     """Both of the source and of an old target, which stays a link."""
     (tmp_path / "a").write_bytes(b"new")
