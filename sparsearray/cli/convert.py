@@ -99,6 +99,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         tiles=None if options.tiles == KEEP and not is_same else options.tiles,
         chunks=options.chunks,
         dataset=options.dataset or "data",
+        force=options.force,
         progress=wants_progress(options),
     )
     raw = Raw(options.dtype, options.shape, options.offset)
