@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,22 @@ def write_elf(
         table = struct.pack(f"{order}8I", more.get("type", 1), *places, flags, PAGE)
     body = (ident + rest + table).ljust(PAGE + 16, b"\0") + b"\xee" * 100 + b"\xdd" * 50
     path.write_bytes(body)
+
+
+def test_info_reads_no_more_of_a_header_than_numpy_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long a damaged file, with a hole for most of it, says that its header is."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(b"\x93NUMPY\x02\x00" + (256 << 20).to_bytes(4, "little"))
+        file.truncate(257 << 20)
+    tracemalloc.start()
+    try:
+        assert main(["info", str(tmp_path / "a.npy")]) == 0
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert "damaged  a header of 268435456 bytes" in capsys.readouterr().out
 
 
 def test_tour_maps_the_running_interpreter_and_its_c_library() -> None:
