@@ -21,7 +21,7 @@ from sparsearray.cli import main
 from sparsearray.cli.copy import copy_file
 
 from .array_files import names, stored
-from .command_line import PAGE, Layout, filled_pages, layouts, run, start, wait_until
+from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, start, wait_until
 from .sparse_files import data_pages
 from .stitched_files import new_folder
 
@@ -246,6 +246,15 @@ def test_no_clobber_leaves_what_comes_meanwhile(
 def refuse_link(*_arguments: object) -> None:
     """Do as file systems without hard links: link(2)."""
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_no_bar_without_a_standard_error(tmp_path: Path) -> None:
+    """Where it is closed, as of some services: also if one is asked for."""
+    (tmp_path / "a").write_bytes(b"text")
+    command = [*COMMAND, "copy", "--progress", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False)  # noqa: S607
+    assert done.returncode == 0
+    assert (tmp_path / "b").read_bytes() == b"text"
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
