@@ -35,10 +35,14 @@ def test_a_source_tree_says_what_it_lacks(tmp_path: Path) -> None:
     without = shutil.ignore_patterns("_native*", "__pycache__")
     shutil.copytree(Path(sparsearray.__file__).parent, tmp_path / "sparsearray", ignore=without)
     command = [sys.executable, "-c", "import sparsearray"]
-    options = {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}
-    assert "No module named 'sparsearray._native'" in subprocess.run(command, **options).stderr
+
+    def last_line() -> str:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.stderr.splitlines()[-1]
+
+    assert "No module named 'sparsearray._native'" in last_line()
     (tmp_path / "pyproject.toml").touch()
-    last = subprocess.run(command, **options).stderr.splitlines()[-1]
+    last = last_line()
     assert last.startswith(f"ImportError: {tmp_path} is the source tree of sparsearray")
     assert "start Python in another folder, or with -P" in last
 
