@@ -1,5 +1,6 @@
 """``sparsearray info FILE``: how a file would map."""
 
+import argparse
 import errno
 import os
 import textwrap
@@ -11,13 +12,24 @@ from sparsearray.npy import MAGIC as NPY_MAGIC
 from sparsearray.npy import read_header
 
 from .elf import MAGIC, read_elf
-from .regular import opened_regular
+from .regular import HDF5_MAGIC, opened_regular, refuse_zarr
 
-__all__ = ["extents_of", "print_info"]
+__all__ = ["add_info", "extents_of", "print_info"]
 
 _ROWS = 12  # of extents, before the rest is summed up
 _SEGMENTS = 40  # likewise: a core dump has thousands
 _SHORT = 76  # columns of a header that may be of any length
+
+
+def add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "info",
+        help="show how a file would map",
+        description="Show a file's data and holes and, for .npy and ELF files, what is inside.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=lambda options: print_info(options.file))
 
 
 def print_info(path: str) -> None:
@@ -34,6 +46,7 @@ def print_info(path: str) -> None:
     OSError
         It cannot be opened, or is no regular file.
     """
+    refuse_zarr(path)
     with opened_regular(path) as fd:
         _print_facts(path, fd)
 
@@ -87,11 +100,13 @@ def _print_facts(path: str, fd: int) -> None:
     last = nbytes - (pages - 1) * page
     print(f"  pages    {pages:,} of {size(page)}; the last holds {count(last, 'byte')}")
     _print_extents(extents_of(fd, nbytes), nbytes, allocated)
-    head = os.pread(fd, len(NPY_MAGIC), 0)
-    if head == NPY_MAGIC:
+    head = os.pread(fd, len(HDF5_MAGIC), 0)
+    if head.startswith(NPY_MAGIC):
         _print_npy(fd, nbytes, page)
     elif head.startswith(MAGIC):
         _print_elf(fd, nbytes, page)
+    elif head == HDF5_MAGIC:
+        print("\n  HDF5: 'sparsearray convert' writes a dataset in it as .npy")
 
 
 def _print_extents(extents: list[tuple[int, int]] | None, nbytes: int, allocated: int) -> None:

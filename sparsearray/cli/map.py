@@ -20,7 +20,7 @@ from sparsearray.region import Region
 
 from .elf import MAGIC as ELF_MAGIC
 from .info import extents_of
-from .regular import opened_regular
+from .regular import opened_regular, refuse_zarr
 
 __all__ = ["add_map", "draw_file", "picture_of"]
 
@@ -98,6 +98,7 @@ class _FileMap:
 
 def _find_extents(path: str) -> tuple[int, list[tuple[int, int]], bytes]:
     """Return the length of a file, where its data is, and how it begins."""
+    refuse_zarr(path)
     with opened_regular(path) as fd:
         nbytes = os.fstat(fd).st_size
         extents = extents_of(fd, nbytes)

@@ -8,9 +8,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+from sparsearray._binding import describe
 from sparsearray._new_file import find_old, name_file, replacing
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
@@ -22,11 +24,13 @@ from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
 from .ending import held_off
-from .formats import is_zarr
+from .regular import is_zarr
 
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
 
 KEEP = "keep"  # of tiles: as the source has them
+# Bytes of a chunk: what zstd takes, and what HDF5 counts in 32 bits.
+_LARGEST = {"zarr": 0x7E000000, "hdf5": 0xFFFFFFFF}
 
 
 class Choices(NamedTuple):
@@ -92,6 +96,8 @@ def write_target(path: str, wanted: str, array: StoredArray, choices: Choices) -
     ImportError
         A package is not installed.
     """
+    if choices.chunks is not None:
+        _check_chunks(choices.chunks, array, wanted)
     if wanted == "zarr":
         needed("zarr", "convert", "zarr")
         from sparsearray.interop.zarr import to_zarr
@@ -110,6 +116,21 @@ def write_target(path: str, wanted: str, array: StoredArray, choices: Choices) -
             to_hdf5(array, made, choices.dataset, chunks=choices.chunks, progress=choices.progress)
     else:
         _write_npy(path, array, choices)
+
+
+def _check_chunks(chunks: tuple[int, ...], array: StoredArray, wanted: str) -> None:
+    """Refuse chunks that the library cannot make, in words that name the option."""
+    name = f"--chunks {','.join(map(str, chunks))}"
+    if len(chunks) != len(array.shape):
+        msg = f"{name} does not fit shape {array.shape}: one number for each axis"
+        raise ValueError(msg)
+    if wanted == "hdf5" and any(a > b > 0 for a, b in zip(chunks, array.shape, strict=True)):
+        msg = f"{name}: in HDF5 a chunk is no longer than the array of {array.shape}"
+        raise ValueError(msg)
+    nbytes, most = prod(chunks) * array.itemsize, _LARGEST[wanted]
+    if nbytes > most:
+        msg = f"{name}: a chunk has {describe(nbytes)} bytes, and {wanted} takes {describe(most)}"
+        raise ValueError(msg)
 
 
 @contextmanager
@@ -183,7 +204,7 @@ def _replacing_folder(name: str, *, clobber: bool) -> Iterator[str]:
 
 def _find_old_folder(name: str) -> tuple[Path, os.stat_result | None]:
     target = Path(os.path.realpath(name))
-    if not target.is_dir():
+    if not name or not target.is_dir():
         return find_old(name)
     if not os.access(target, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
