@@ -171,6 +171,8 @@ def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | N
 
     Raises OSError for what cannot be: no regular file, or one without the right to `access` it.
     """
+    if not name:  # to realpath, the current folder
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if name.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))

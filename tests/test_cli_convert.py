@@ -125,7 +125,8 @@ def test_raw_files(tmp_path: Path) -> None:
         (["--dtype=u1", "--offset=-1"], "none at -1"),
         (["--dtype=u1", "--shape=7,8"], ""),
         (["--dtype=O"], "holds Python objects"),
-        (["--dtype=nonsense"], "not understood"),
+        (["--dtype=nonsense"], "--dtype: data type 'nonsense' not understood"),
+        (["--dtype=,"], "--dtype: ',' not understood"),
         (["--dtype=V0"], "no bytes"),
     ],
 )
@@ -168,6 +169,10 @@ def test_what_begins_like_npy_is_npy(tmp_path: Path) -> None:
         (["a.npy", "b.npy", "--dataset=a"], "--dataset is for HDF5, and neither SRC nor DST is"),
         (["a.npy", "b.npy", "--tiles=x"], "invalid tiles value: 'x'"),
         (["a.npy", "b.npy", "--to=raw"], "invalid choice: 'raw'"),
+        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: invalid chunks value: '0,1'"),
+        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: invalid tiles value: '-1,1'"),
+        (["a.npy", "b.h5", "--dataset="], "--dataset '' is no name of a dataset"),
+        (["a.npy", "b.h5", "--dataset=/"], "--dataset '/' is no name of a dataset"),
     ],
 )
 def test_wrong_usage(
@@ -188,6 +193,26 @@ def test_wrong_usage(
     assert error.startswith("usage: sparsearray convert")
     assert text in error
     assert names(tmp_path) == ["a.npy", "raw"]
+
+
+@pytest.mark.parametrize(
+    ("name", "chunks", "text"),
+    [
+        ("b.zarr", "9,9,9", "does not fit shape (300, 200): one number for each axis"),
+        ("b.zarr", "99999999999999999999,1", "bytes, and zarr takes 0x7e000000 (2113929216)"),
+        ("b.h5", "301,1", "in HDF5 a chunk is no longer than the array of (300, 200)"),
+    ],
+)
+def test_chunks_that_cannot_be(
+    name: str, chunks: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names the option."""
+    np.save(tmp_path / "a.npy", some_array())
+    assert convert(tmp_path / "a.npy", tmp_path / name, "--chunks", chunks) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sparsearray: error: --chunks {chunks}")
+    assert error.endswith(f"{text}\n")
+    assert names(tmp_path) == ["a.npy"]
 
 
 # All or nothing

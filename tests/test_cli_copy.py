@@ -257,6 +257,19 @@ def test_no_bar_without_a_standard_error(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == b"text"
 
 
+def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And not what was to be written; an empty name is none of a folder."""
+    source = "/proc/self/mem"
+    if not os.path.exists(source):  # noqa: PTH110
+        pytest.skip("no /proc")
+    assert main(["copy", source, str(tmp_path / "b")]) == 1
+    assert capsys.readouterr().err == f"sparsearray: error: {source}: {os.strerror(errno.EIO)}\n"
+    (tmp_path / "a").touch()
+    assert main(["copy", str(tmp_path / "a"), ""]) == 1
+    assert capsys.readouterr().err == f"sparsearray: error: '': {os.strerror(errno.ENOENT)}\n"
+    assert names(tmp_path) == ["a"]
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     """Both of the source and of an old target, which stays a link."""
     (tmp_path / "a").write_bytes(b"new")

@@ -171,13 +171,21 @@ def _fill(
             if end < nbytes:  # as long as it says are not all files of /sys
                 os.ftruncate(made, end)
             elif not nbytes:  # and those of /proc say nothing
-                while piece := os.read(fd, PIECE):
+                while piece := _read(fd):
                     file.write(piece)
     except OSError as error:
         if error.filename == fd:
             error.filename = source
         elif error.filename == made:
             error.filename = None  # whoever writes the file names it
+        raise
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, PIECE)
+    except OSError as error:
+        error.filename = fd
         raise
 
 
