@@ -264,6 +264,8 @@ def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_pa
         pytest.skip("no /proc")
     assert main(["copy", source, str(tmp_path / "b")]) == 1
     assert capsys.readouterr().err == f"sparsearray: error: {source}: {os.strerror(errno.EIO)}\n"
+    assert main(["map", source]) == 1
+    assert capsys.readouterr().err.startswith(f"sparsearray: error: {source} is empty")
     (tmp_path / "a").touch()
     assert main(["copy", str(tmp_path / "a"), ""]) == 1
     assert capsys.readouterr().err == f"sparsearray: error: '': {os.strerror(errno.ENOENT)}\n"

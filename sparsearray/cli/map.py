@@ -101,11 +101,11 @@ def _find_extents(path: str) -> tuple[int, list[tuple[int, int]], bytes]:
     refuse_zarr(path)
     with opened_regular(path) as fd:
         nbytes = os.fstat(fd).st_size
+        if not nbytes:
+            msg = f"{printable(path)} is empty: there is nothing to draw"
+            raise ValueError(msg)
         extents = extents_of(fd, nbytes)
         head = os.pread(fd, len(NPY_MAGIC), 0)
-    if not nbytes:
-        msg = f"{printable(path)} is empty: there is nothing to draw"
-        raise ValueError(msg)
     # Where nobody tells, all of it may be data.
     return nbytes, [(0, nbytes)] if extents is None else extents, head
 
