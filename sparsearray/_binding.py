@@ -5,11 +5,22 @@ import os
 import re
 from collections.abc import Callable
 from operator import index
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._native import ffi, lib
+try:
+    from ._native import ffi, lib
+except ModuleNotFoundError as _error:
+    _root = Path(__file__).parent.parent
+    if _error.name != f"{__package__}._native" or not (_root / "pyproject.toml").exists():
+        raise
+    _message = (
+        f"{_root} is the source tree of {__package__}, whose core is not compiled: 'pip install .' "
+        "in it, and then start Python in another folder, or with -P"
+    )
+    raise ImportError(_message, name=_error.name) from _error
 from .errors import AccessError, ClosedError, OutOfBoundsError, UnsupportedError
 
 __all__ = [

@@ -32,6 +32,8 @@ __all__ = [
 
 PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
 _PAGE = 4096  # what a hole on disk is made of
+# Of link(2) on a file system without hard links, or that refuses some of them.
+_NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 def cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -77,16 +79,25 @@ def write_filled(fd: int, piece: NDArray[np.uint8], at: int) -> None:
 
 @contextmanager
 def replacing(
-    name: str, access: int = os.W_OK, *, mode: int = 0o666, sync: bool = True
+    name: str,
+    access: int = os.W_OK,
+    *,
+    mode: int = 0o666,
+    sync: bool = True,
+    clobber: bool = True,
 ) -> Iterator[FileIO]:
     """
     Write a file beside the one of that name, and put it in its place when all of it is on disk.
 
     If the block raises, nothing is left of it, and the old file is as it was. Where there is none,
     `mode` is what the process's umask takes permissions from. Without `sync` the system writes it
-    to disk when it will, and a machine that stops may lose both.
+    to disk when it will, and a machine that stops may lose both. Without `clobber` a file that is
+    there, if only at the end, stays, and that raises FileExistsError.
     """
-    with Replacements(sync=sync) as files, files.writing(name, access, mode=mode) as file:
+    with (
+        Replacements(sync=sync, clobber=clobber) as files,
+        files.writing(name, access, mode=mode) as file,
+    ):
         yield file
 
 
@@ -98,9 +109,10 @@ class Replacements:
     files are as they were.
     """
 
-    def __init__(self, *, sync: bool = True) -> None:
+    def __init__(self, *, sync: bool = True, clobber: bool = True) -> None:
         self._waiting: list[tuple[Path, Path, str]] = []  # beside, target, as the caller named it
         self._sync = sync
+        self._put = os.replace if clobber else _put_new
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +123,7 @@ class Replacements:
             while kind is None and self._waiting:
                 beside, target, name = self._waiting[0]
                 try:
-                    beside.replace(target)
+                    self._put(beside, target)
                 except OSError as error:
                     name_file(error, name, str(beside))
                     raise
@@ -128,6 +140,8 @@ class Replacements:
     def writing(self, name: str, access: int = os.W_OK, *, mode: int = 0o666) -> Iterator[FileIO]:
         """Write one of them, beside the one of that name."""
         target, old = find_old(name, access)
+        if old is not None and self._put is _put_new:
+            raise _is_there(name)
         # As bytes: a name has 255 of them at most, however many a character takes.
         label = os.fsdecode(os.fsencode(target.name)[:200])
         beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
@@ -157,6 +171,8 @@ def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | N
 
     Raises OSError for what cannot be: no regular file, or one without the right to `access` it.
     """
+    if not name:  # to realpath, the current folder
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if name.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))
@@ -170,6 +186,41 @@ def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | N
         if not os.access(target, access):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
     return target, old
+
+
+def _put_new(beside: Path, target: Path) -> None:
+    """
+    Give a file its name, unless there is one of that name by now: then raise FileExistsError.
+
+    References
+    ----------
+    link(2), which replaces nothing
+    """
+    try:
+        os.link(beside, target)
+    except FileExistsError:
+        raise _is_there(str(beside)) from None  # whoever writes the file names it
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+    else:
+        beside.unlink()
+        return
+    # An empty file takes the name, which fails where there is one, and is then replaced.
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise _is_there(str(beside)) from None
+    try:
+        beside.replace(target)
+    except BaseException:
+        if os.path.lexists(beside):
+            target.unlink()
+        raise
+
+
+def _is_there(name: str) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "is there by now, and is not replaced", name)
 
 
 def _sync_folder(folder: Path) -> None:

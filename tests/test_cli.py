@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,76 @@ def write_elf(
         table = struct.pack(f"{order}8I", more.get("type", 1), *places, flags, PAGE)
     body = (ident + rest + table).ljust(PAGE + 16, b"\0") + b"\xee" * 100 + b"\xdd" * 50
     path.write_bytes(body)
+
+
+def test_info_reads_no_more_of_a_header_than_numpy_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long a damaged file, with a hole for most of it, says that its header is."""
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(b"\x93NUMPY\x02\x00" + (256 << 20).to_bytes(4, "little"))
+        file.truncate(257 << 20)
+    tracemalloc.start()
+    try:
+        assert main(["info", str(tmp_path / "a.npy")]) == 0
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert "damaged  a header of 268435456 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["info", "map"])
+def test_a_folder_of_zarrs_is_no_file(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error says which command takes one."""
+    (tmp_path / "zarr.json").write_text("{}")
+    assert main([command, str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sparsearray: error: {tmp_path}: a folder of zarr's")
+    assert "'sparsearray convert'" in error
+
+
+def test_info_of_hdf5_says_what_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is convert; h5py is not needed for that."""
+    (tmp_path / "a").write_bytes(b"\x89HDF\r\n\x1a\n".ljust(800, b"\1"))
+    assert main(["info", str(tmp_path / "a")]) == 0
+    assert "HDF5: 'sparsearray convert'" in capsys.readouterr().out
+
+
+def test_a_command_imports_no_other() -> None:
+    """Copying a file needs neither pictures nor formats of arrays."""
+    code = (
+        "import sys; from sparsearray.cli import main; main(['copy', '/missing', 'x'])\n"
+        "print(sorted(name for name in sys.modules if name.startswith('sparsearray.cli.')))\n"
+        "print({'dask', 'h5py', 'scipy', 'tqdm', 'xml', 'zarr'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        f"{[f'sparsearray.cli.{name}' for name in ('copy', 'elf', 'ending', 'info', 'progress', 'regular')]}",
+        "set()",
+    ]
+
+
+def test_an_interrupt_while_a_command_is_imported_is_quiet() -> None:
+    """As later: status 130, and no traceback."""
+    code = (
+        "import builtins, signal, sys; from sparsearray.cli import main\n"
+        "real = builtins.__import__\n"
+        "def slow(name, *rest):\n"
+        "    if name.endswith('_digging'): signal.raise_signal(signal.SIGINT)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = slow\n"
+        "sys.exit(main(['copy', 'a', 'b']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_tour_maps_the_running_interpreter_and_its_c_library() -> None:

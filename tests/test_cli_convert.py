@@ -2,7 +2,9 @@
 
 import errno
 import os
+import resource
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,7 +125,8 @@ def test_raw_files(tmp_path: Path) -> None:
         (["--dtype=u1", "--offset=-1"], "none at -1"),
         (["--dtype=u1", "--shape=7,8"], ""),
         (["--dtype=O"], "holds Python objects"),
-        (["--dtype=nonsense"], "not understood"),
+        (["--dtype=nonsense"], "--dtype: data type 'nonsense' not understood"),
+        (["--dtype=,"], "--dtype: ',' not understood"),
         (["--dtype=V0"], "no bytes"),
     ],
 )
@@ -166,6 +169,10 @@ def test_what_begins_like_npy_is_npy(tmp_path: Path) -> None:
         (["a.npy", "b.npy", "--dataset=a"], "--dataset is for HDF5, and neither SRC nor DST is"),
         (["a.npy", "b.npy", "--tiles=x"], "invalid tiles value: 'x'"),
         (["a.npy", "b.npy", "--to=raw"], "invalid choice: 'raw'"),
+        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: invalid chunks value: '0,1'"),
+        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: invalid tiles value: '-1,1'"),
+        (["a.npy", "b.h5", "--dataset="], "--dataset '' is no name of a dataset"),
+        (["a.npy", "b.h5", "--dataset=/"], "--dataset '/' is no name of a dataset"),
     ],
 )
 def test_wrong_usage(
@@ -188,6 +195,26 @@ def test_wrong_usage(
     assert names(tmp_path) == ["a.npy", "raw"]
 
 
+@pytest.mark.parametrize(
+    ("name", "chunks", "text"),
+    [
+        ("b.zarr", "9,9,9", "does not fit shape (300, 200): one number for each axis"),
+        ("b.zarr", "99999999999999999999,1", "bytes, and zarr takes 0x7e000000 (2113929216)"),
+        ("b.h5", "301,1", "in HDF5 a chunk is no longer than the array of (300, 200)"),
+    ],
+)
+def test_chunks_that_cannot_be(
+    name: str, chunks: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names the option."""
+    np.save(tmp_path / "a.npy", some_array())
+    assert convert(tmp_path / "a.npy", tmp_path / name, "--chunks", chunks) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sparsearray: error: --chunks {chunks}")
+    assert error.endswith(f"{text}\n")
+    assert names(tmp_path) == ["a.npy"]
+
+
 # All or nothing
 
 
@@ -206,6 +233,37 @@ def test_what_is_there_is_refused(
     assert convert(source, target, "--tiles", tiles, "--force") == 0
     with sparsearray.open(target) as found:
         assert_same(found, some_array())
+
+
+@pytest.mark.parametrize("options", [["--tiles=none"], ["--tiles=50,50"], ["--to=hdf5"]])
+def test_a_file_that_comes_meanwhile_stays(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody writes one of that name just before the new one is put there."""
+    if "hdf5" in options[0]:
+        pytest.importorskip("h5py", reason="of the extra hdf5")
+    source, target = tmp_path / "a.npy", tmp_path / "b.npy"
+    np.save(source, some_array())
+    fsync = os.fsync
+
+    def appear(fd: int) -> None:
+        if not target.exists():  # once: a folder is synced as well
+            target.write_bytes(b"precious")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", appear)
+    assert convert(source, target, *options) == 1
+    assert capsys.readouterr().err == (
+        f"sparsearray: error: {target}: is there by now, and is not replaced\n"
+    )
+    assert target.read_bytes() == b"precious"
+    assert names(tmp_path) == ["a.npy", "b.npy"]
+    monkeypatch.undo()
+    assert convert(source, target, *options, "--force") == 0
+    assert target.read_bytes() != b"precious"
 
 
 def test_a_source_is_not_its_own_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,6 +385,123 @@ def test_zarr_is_replaced_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert convert(tmp_path / "zeros.npy", tmp_path / "b.zarr", "-f") == 0
     assert not zarr.open_array(tmp_path / "b.zarr", mode="r")[...].any()
     assert names(tmp_path) == ["a.npy", "b.zarr", "zeros.npy"]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_that_comes_meanwhile_stays(
+    is_empty: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody makes one of that name before the new one is put there."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    module = pytest.importorskip("sparsearray.interop.zarr")
+    source, target = tmp_path / "a.npy", tmp_path / "b.zarr"
+    np.save(source, some_array())
+    to_zarr = module.to_zarr
+
+    def write(*arguments: Any, **options: Any) -> None:
+        to_zarr(*arguments, **options)
+        target.mkdir()
+        if not is_empty:
+            (target / "letter").write_text("dear")
+
+    monkeypatch.setattr(module, "to_zarr", write)
+    assert convert(source, target) == 1
+    assert capsys.readouterr().err == (
+        f"sparsearray: error: {target}: is there by now; --force replaces it\n"
+    )
+    assert names(target) == ([] if is_empty else ["letter"])
+    assert names(tmp_path) == ["a.npy", "b.zarr"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_old_folder_is_removed_however_it_ends(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that comes just then ends the command when nothing of the old one is left."""
+    zarr = pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    np.save(tmp_path / "a.npy", some_array())
+    np.save(tmp_path / "zeros.npy", np.zeros((300, 200)))
+    assert convert(tmp_path / "a.npy", tmp_path / "b.zarr") == 0
+    unlink, removed = os.unlink, 0
+
+    def unlink_and_signal(*arguments: Any, **options: Any) -> None:
+        nonlocal removed
+        removed += 1
+        if removed == 1:
+            signal.raise_signal(number)
+        unlink(*arguments, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink_and_signal)
+    assert convert(tmp_path / "zeros.npy", tmp_path / "b.zarr", "-f") == 128 + number
+    assert removed > 1
+    assert names(tmp_path) == ["a.npy", "b.zarr", "zeros.npy"]
+    assert not zarr.open_array(tmp_path / "b.zarr", mode="r")[...].any()
+
+
+def test_a_folder_keeps_its_permissions(tmp_path: Path) -> None:
+    """Those of the old one, which nobody else looks into before either; a new one the umask's."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    np.save(tmp_path / "a.npy", some_array())
+    old = os.umask(0o027)
+    try:
+        assert convert(tmp_path / "a.npy", tmp_path / "b.zarr") == 0
+        assert stat.S_IMODE((tmp_path / "b.zarr").stat().st_mode) == 0o750
+        (tmp_path / "b.zarr").chmod(0o700)
+        assert convert(tmp_path / "a.npy", tmp_path / "b.zarr", "-f") == 0
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "b.zarr").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_keeps_its_owner(tmp_path: Path) -> None:
+    """And so do the files in it, as a .npy file does."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    np.save(tmp_path / "a.npy", some_array())
+    assert convert(tmp_path / "a.npy", tmp_path / "b.zarr") == 0
+    os.chown(tmp_path / "b.zarr", 1234, 5678)
+    assert convert(tmp_path / "a.npy", tmp_path / "b.zarr", "-f") == 0
+    for path in (tmp_path / "b.zarr", *(tmp_path / "b.zarr").rglob("*")):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 5678)
+
+
+def test_folders_above_are_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a .zarr as little as of a .npy or .h5: the name may be mistyped."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("h5py", reason="of the extra hdf5")
+    np.save(tmp_path / "a.npy", some_array())
+    for name in ("b.zarr", "b.npy", "b.h5"):
+        target = tmp_path / "missing" / name
+        assert convert(tmp_path / "a.npy", target) == 1
+        text = os.strerror(errno.ENOENT)
+        assert capsys.readouterr().err == f"sparsearray: error: {target}: {text}\n"
+    assert names(tmp_path) == ["a.npy"]
+
+
+@pytest.mark.parametrize("name", ["b.npy", "b.h5", "b.zarr"])
+def test_a_limit_on_files_is_one_line(name: str, tmp_path: Path) -> None:
+    """That names what was asked for: setrlimit(2); nothing is left."""
+    package = {"b.h5": "h5py", "b.zarr": "zarr"}.get(name, "numpy")
+    pytest.importorskip(package, reason="of an extra")
+    np.save(tmp_path / "a.npy", np.random.default_rng(1).random((4000, 100)))
+    options = ["--chunks=4000,100"] if name == "b.zarr" else []
+    done = run(
+        "convert",
+        tmp_path / "a.npy",
+        tmp_path / name,
+        *options,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+    assert done.returncode == 1
+    text = os.strerror(errno.EFBIG)
+    assert done.stderr == f"sparsearray: error: {tmp_path / name}: {text}\n"
+    assert names(tmp_path) == ["a.npy"]
 
 
 def test_hdf5_and_back(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sparsearray.cli import main
 from sparsearray.cli.copy import copy_file
 
 from .array_files import names, stored
-from .command_line import PAGE, Layout, filled_pages, layouts, run, start, wait_until
+from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, start, wait_until
 from .sparse_files import data_pages
 from .stitched_files import new_folder
 
@@ -215,6 +215,61 @@ def test_no_clobber_leaves_what_is_there(tmp_path: Path) -> None:
     assert (tmp_path / "b").read_bytes() == b"old"
     assert main(["copy", "-n", str(tmp_path / "a"), str(tmp_path / "c")]) == 0
     assert (tmp_path / "c").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_no_clobber_leaves_what_comes_meanwhile(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silently as well, on file systems without hard links too; and what was new is put there."""
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse_link)
+    (tmp_path / "a").write_bytes(b"new")
+    arguments = ["copy", "-n", str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main(arguments) == 0
+    assert (tmp_path / "b").read_bytes() == b"new"
+    assert (tmp_path / "b").stat().st_nlink == 1
+    (tmp_path / "b").unlink()
+    fsync = os.fsync
+
+    def appear(fd: int) -> None:
+        if not (tmp_path / "b").exists():  # once: a folder is synced as well
+            (tmp_path / "b").write_bytes(b"precious")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", appear)
+    assert main(arguments) == 0
+    assert (tmp_path / "b").read_bytes() == b"precious"
+    assert names(tmp_path) == ["a", "b"]
+
+
+def refuse_link(*_arguments: object) -> None:
+    """Do as file systems without hard links: link(2)."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_no_bar_without_a_standard_error(tmp_path: Path) -> None:
+    """Where it is closed, as of some services: also if one is asked for."""
+    (tmp_path / "a").write_bytes(b"text")
+    command = [*COMMAND, "copy", "--progress", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], check=False)  # noqa: S607
+    assert done.returncode == 0
+    assert (tmp_path / "b").read_bytes() == b"text"
+
+
+def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """And not what was to be written; an empty name is none of a folder."""
+    source = "/proc/self/mem"
+    if not os.path.exists(source):  # noqa: PTH110
+        pytest.skip("no /proc")
+    assert main(["copy", source, str(tmp_path / "b")]) == 1
+    assert capsys.readouterr().err == f"sparsearray: error: {source}: {os.strerror(errno.EIO)}\n"
+    assert main(["map", source]) == 1
+    assert capsys.readouterr().err.startswith(f"sparsearray: error: {source} is empty")
+    (tmp_path / "a").touch()
+    assert main(["copy", str(tmp_path / "a"), ""]) == 1
+    assert capsys.readouterr().err == f"sparsearray: error: '': {os.strerror(errno.ENOENT)}\n"
+    assert names(tmp_path) == ["a"]
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

@@ -137,8 +137,10 @@ def test_a_file_that_somebody_has_open_is_refused(mode: str, tmp_path: Path) -> 
             "so that it may be written meanwhile\n"
         )
         assert stored(path) == 10 * PAGE
+        os.utime(path, ns=(10**9, 2 * 10**9))
         assert run("trim", "--force", path).returncode == 0
         assert stored(path) == 0
+        assert path.stat().st_mtime_ns == 2 * 10**9
 
 
 def test_a_file_that_somebody_has_mapped_is_refused(tmp_path: Path) -> None:

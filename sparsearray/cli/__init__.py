@@ -4,27 +4,26 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TextIO
 
 import sparsearray
 from sparsearray._text import printable
 from sparsearray.errors import AccessError, SparseError
 
-from .convert import add_convert
-from .copy import add_copy
 from .ending import EndedError, cleaning_up
-from .info import print_info
-from .map import add_map
-from .tour import print_tour
-from .trim import add_trim
 
 __all__ = ["main"]
 
+_COMMANDS = ("tour", "info", "map", "copy", "trim", "convert")
+# Runtime errors are how h5py says what HDF5 has no number for.
+_ERRORS = (OSError, ValueError, TypeError, ImportError, MemoryError, RuntimeError, SparseError)
 _INTERRUPTED = 130  # as a shell says it of a process that a Ctrl-C ended
 _BY_SIGNAL = 128  # and of others: this, and the signal's number
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Import the command that is asked for, or all, and have it say what its options are."""
     parser = argparse.ArgumentParser(
         prog="sparsearray",
         description="Large, mostly-empty arrays and address spaces as numpy memory.",
@@ -34,23 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"%(prog)s {sparsearray.__version__}"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    tour = commands.add_parser(
-        "tour",
-        help="show what the library does, on files of this machine",
-        description="Reserve a terabyte, map real ELF files into it, and read them.",
-    )
-    tour.set_defaults(run=lambda _: print_tour())
-    info = commands.add_parser(
-        "info",
-        help="show how a file would map",
-        description="Show a file's data and holes and, for .npy and ELF files, what is inside.",
-    )
-    info.add_argument("file", metavar="FILE")
-    info.set_defaults(run=lambda options: print_info(options.file))
-    add_map(commands)
-    add_copy(commands)
-    add_trim(commands)
-    add_convert(commands)
+    wanted = [name for name in _COMMANDS if name in arguments[:1]] or _COMMANDS
+    for name in wanted:
+        getattr(import_module(f".{name}", __name__), f"add_{name}")(commands)
     return parser
 
 
@@ -70,16 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         128 and the signal's number after SIGTERM and SIGHUP: nothing half made is left then. Wrong
         usage exits with 2.
     """
-    options = _parser().parse_args(arguments)
     try:
         with cleaning_up():
+            if arguments is None:
+                arguments = sys.argv[1:]
+            options = _parser(arguments).parse_args(arguments)
             options.run(options)
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough
         _silence(sys.stdout)
         return 1
-    except (OSError, ValueError, TypeError, ImportError, MemoryError, SparseError) as error:
+    except _ERRORS as error:
         _silence(sys.stdout)
         if sys.stderr is not None:
             print(f"sparsearray: error: {_one_line(error)}", file=sys.stderr)

@@ -51,7 +51,7 @@ def add_convert(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         help="of .npy: items along a tile, auto, or none; by default as a .npy SRC, else none",
     )
     layout.add_argument(
-        "--chunks", type=_lengths, metavar="64,64", help="of zarr and HDF5: items along a chunk"
+        "--chunks", type=_sides, metavar="64,64", help="of zarr and HDF5: items along a chunk"
     )
     layout.add_argument(
         "-f", "--force", action="store_true", help="replace a DST that is there, as a whole"
@@ -72,9 +72,18 @@ def _lengths(text: str) -> tuple[int, ...]:
     return tuple(int(part, 0) for part in text.replace("x", ",").split(","))
 
 
+def _sides(text: str) -> tuple[int, ...]:
+    """Read the lengths of a box."""
+    sides = _lengths(text)
+    if min(sides) < 1:
+        msg = "each at least 1"
+        raise ValueError(msg)
+    return sides
+
+
 def _tiles(text: str) -> tuple[int, ...] | str | None:
     known = {"none": None, "auto": "auto", KEEP: KEEP}
-    return known[text] if text in known else _lengths(text)
+    return known[text] if text in known else _sides(text)
 
 
 def _offset(text: str) -> int:
@@ -82,6 +91,7 @@ def _offset(text: str) -> int:
 
 
 _offset.__name__, _lengths.__name__, _tiles.__name__ = "number", "numbers", "tiles"
+_sides.__name__ = "chunks"
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -98,7 +108,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     choices = Choices(
         tiles=None if options.tiles == KEEP and not is_same else options.tiles,
         chunks=options.chunks,
-        dataset=options.dataset or "data",
+        dataset="data" if options.dataset is None else options.dataset,
+        force=options.force,
         progress=wants_progress(options),
     )
     raw = Raw(options.dtype, options.shape, options.offset)
@@ -122,3 +133,5 @@ def _refuse_idle_options(
         refuse("--chunks is for a DST in zarr or HDF5; --tiles may be meant")
     if options.dataset is not None and "hdf5" not in (known, wanted):
         refuse("--dataset is for HDF5, and neither SRC nor DST is")
+    if options.dataset is not None and not options.dataset.strip("/."):
+        refuse(f"--dataset {options.dataset!r} is no name of a dataset")

@@ -130,13 +130,17 @@ def copy_file(
             raise ValueError(msg)
         if old is not None and not clobber:
             return
-        with replacing(target, mode=facts.st_mode & 0o777, sync=sync) as file:
-            _fill(fd, file, source, facts, reflink=reflink, write_soon=sync, progress=progress)
-            if preserve:
-                _preserve(file.fileno(), facts)
-            now = os.fstat(fd)
-            if (now.st_size, now.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
-                raise OSError(errno.ESTALE, "changed while it was copied", source)
+        try:
+            with replacing(target, mode=facts.st_mode & 0o777, sync=sync, clobber=clobber) as file:
+                _fill(fd, file, source, facts, reflink=reflink, write_soon=sync, progress=progress)
+                if preserve:
+                    _preserve(file.fileno(), facts)
+                now = os.fstat(fd)
+                if (now.st_size, now.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
+                    raise OSError(errno.ESTALE, "changed while it was copied", source)
+        except FileExistsError:
+            if clobber:
+                raise
 
 
 def _fill(
@@ -167,13 +171,21 @@ def _fill(
             if end < nbytes:  # as long as it says are not all files of /sys
                 os.ftruncate(made, end)
             elif not nbytes:  # and those of /proc say nothing
-                while piece := os.read(fd, PIECE):
+                while piece := _read(fd):
                     file.write(piece)
     except OSError as error:
         if error.filename == fd:
             error.filename = source
         elif error.filename == made:
             error.filename = None  # whoever writes the file names it
+        raise
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, PIECE)
+    except OSError as error:
+        error.filename = fd
         raise
 
 

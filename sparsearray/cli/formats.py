@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sparsearray._binding import describe, plain_dtype
 from sparsearray._optional import needed
 from sparsearray._text import printable
@@ -16,14 +18,12 @@ from sparsearray.npy import MAGIC
 from sparsearray.stitch import stitch
 from sparsearray.stored import StoredArray
 
-from .regular import opened_regular
+from .regular import HDF5_MAGIC, is_zarr, opened_regular
 
-__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "is_zarr", "opened_source"]
+__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "opened_source"]
 
 FORMATS = ("npy", "zarr", "hdf5", "raw")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
 _LISTED = 8  # datasets, in an error
 
 
@@ -85,20 +85,15 @@ def format_of_source(path: str, asked: str | None, *, raw: bool) -> str:
             return "zarr"
         raise IsADirectoryError(errno.EISDIR, "Is a directory, and no zarr array", path)
     with opened_regular(path) as fd:
-        head = os.pread(fd, len(_HDF5_MAGIC), 0)
+        head = os.pread(fd, len(HDF5_MAGIC), 0)
     if head.startswith(MAGIC):
         return "npy"
-    if head == _HDF5_MAGIC:
+    if head == HDF5_MAGIC:
         return "hdf5"
     if raw:
         return "raw"
     msg = f"{printable(path)} does not say what it is: --from npy, zarr or hdf5; or --dtype, if raw"
     raise LookupError(msg)
-
-
-def is_zarr(folder: str) -> bool:
-    """Tell whether a folder holds an array, or a group of them."""
-    return any(Path(folder, name).exists() for name in _ZARR_FILES)
 
 
 def _ending(path: str) -> str:
@@ -159,7 +154,7 @@ def _open_npy(path: str) -> StoredArray:
 
 
 def _open_raw(path: str, raw: Raw) -> StoredArray:
-    dtype, offset = plain_dtype(raw.dtype), raw.offset or 0
+    dtype, offset = _find_dtype(raw.dtype), raw.offset or 0
     with opened_regular(path) as fd:
         nbytes = os.fstat(fd).st_size - offset
     if nbytes < 0 or offset < 0:
@@ -175,6 +170,17 @@ def _open_raw(path: str, raw: Raw) -> StoredArray:
             nbytes = wanted
     shape = raw.shape if raw.shape is not None else (-1,)
     return stitch([(path, offset, nbytes)], dtype, shape)
+
+
+def _find_dtype(text: str | None) -> np.dtype:
+    try:
+        return plain_dtype(text)
+    except SyntaxError as error:  # of what numpy reads as Python
+        msg = f"--dtype: {text!r} not understood"
+        raise TypeError(msg) from error
+    except (TypeError, ValueError) as error:
+        msg = f"--dtype: {error}"
+        raise TypeError(msg) from error
 
 
 def _open_hdf5(h5py: Any, path: str) -> Any:

@@ -1,26 +1,35 @@
 """``sparsearray info FILE``: how a file would map."""
 
+import argparse
 import errno
-import math
 import os
 import textwrap
-import warnings
-
-import numpy as np
 
 from sparsearray._text import count, printable, size
 from sparsearray.buffer import SparseBuffer
 from sparsearray.errors import SparseError
+from sparsearray.npy import MAGIC as NPY_MAGIC
+from sparsearray.npy import read_header
 
 from .elf import MAGIC, read_elf
-from .regular import opened_regular
+from .regular import HDF5_MAGIC, opened_regular, refuse_zarr
 
-__all__ = ["extents_of", "print_info"]
+__all__ = ["add_info", "extents_of", "print_info"]
 
 _ROWS = 12  # of extents, before the rest is summed up
 _SEGMENTS = 40  # likewise: a core dump has thousands
 _SHORT = 76  # columns of a header that may be of any length
-_NPY_MAGIC = b"\x93NUMPY"
+
+
+def add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "info",
+        help="show how a file would map",
+        description="Show a file's data and holes and, for .npy and ELF files, what is inside.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.set_defaults(run=lambda options: print_info(options.file))
 
 
 def print_info(path: str) -> None:
@@ -37,6 +46,7 @@ def print_info(path: str) -> None:
     OSError
         It cannot be opened, or is no regular file.
     """
+    refuse_zarr(path)
     with opened_regular(path) as fd:
         _print_facts(path, fd)
 
@@ -90,11 +100,13 @@ def _print_facts(path: str, fd: int) -> None:
     last = nbytes - (pages - 1) * page
     print(f"  pages    {pages:,} of {size(page)}; the last holds {count(last, 'byte')}")
     _print_extents(extents_of(fd, nbytes), nbytes, allocated)
-    head = os.pread(fd, len(_NPY_MAGIC), 0)
-    if head == _NPY_MAGIC:
+    head = os.pread(fd, len(HDF5_MAGIC), 0)
+    if head.startswith(NPY_MAGIC):
         _print_npy(fd, nbytes, page)
     elif head.startswith(MAGIC):
         _print_elf(fd, nbytes, page)
+    elif head == HDF5_MAGIC:
+        print("\n  HDF5: 'sparsearray convert' writes a dataset in it as .npy")
 
 
 def _print_extents(extents: list[tuple[int, int]] | None, nbytes: int, allocated: int) -> None:
@@ -122,42 +134,24 @@ def _print_more(rows: int, shown: int) -> None:
         print(f"    ... and {rows - shown:,} more")
 
 
-def _read_npy_header(fd: int) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Return shape, whether in Fortran order, dtype, and where the data begins, in bytes."""
-    with open(fd, "rb", closefd=False) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # written by Python 2: read all the same
-        file.seek(0)
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            reader = np.lib.format.read_array_header_1_0
-        elif version in ((2, 0), (3, 0)):
-            reader = np.lib.format.read_array_header_2_0
-        else:
-            msg = f"version {version[0]}.{version[1]} of the format is unknown"
-            raise ValueError(msg)
-        shape, fortran, dtype = reader(file)
-        if any(n < 0 for n in shape):
-            msg = f"negative shape {shape}"
-            raise ValueError(msg)
-        return shape, fortran, dtype, file.tell()
-
-
 def _print_npy(fd: int, nbytes: int, page: int) -> None:
     print("\n  .npy")
     try:
-        shape, fortran, dtype, start = _read_npy_header(fd)
-    except Exception as error:  # noqa: BLE001 - whatever numpy's parser meets in the header
-        print(f"    damaged  {textwrap.shorten(str(error), _SHORT)}")
+        header = read_header(fd)
+    except ValueError as error:
+        text = str(error).removeprefix("damaged header: ")
+        print(f"    damaged  {textwrap.shorten(text, _SHORT)}")
         return
-    order = "Fortran" if fortran else "C"
-    print(f"    shape    {textwrap.shorten(str(shape), _SHORT)}, {order} order")
+    dtype, start = header.dtype, header.start
+    order = "Fortran" if header.order == "F" else "C"
+    print(f"    shape    {textwrap.shorten(str(header.shape), _SHORT)}, {order} order")
     print(f"    dtype    {textwrap.shorten(str(dtype), _SHORT)}")
     place = "on a page: maps as it is" if start % page == 0 else "not on a page"
     print(f"    data     from {start:#x} ({start}), {place}")
     if dtype.hasobject:
         print("    objects  cannot be mapped")
         return
-    missing = start + math.prod(shape) * dtype.itemsize - nbytes
+    missing = header.stop - nbytes
     if missing > 0:
         print(f"    damaged  cut short: {count(missing, 'byte')} missing")
 

@@ -20,7 +20,7 @@ from sparsearray.region import Region
 
 from .elf import MAGIC as ELF_MAGIC
 from .info import extents_of
-from .regular import opened_regular
+from .regular import opened_regular, refuse_zarr
 
 __all__ = ["add_map", "draw_file", "picture_of"]
 
@@ -98,13 +98,14 @@ class _FileMap:
 
 def _find_extents(path: str) -> tuple[int, list[tuple[int, int]], bytes]:
     """Return the length of a file, where its data is, and how it begins."""
+    refuse_zarr(path)
     with opened_regular(path) as fd:
         nbytes = os.fstat(fd).st_size
+        if not nbytes:
+            msg = f"{printable(path)} is empty: there is nothing to draw"
+            raise ValueError(msg)
         extents = extents_of(fd, nbytes)
         head = os.pread(fd, len(NPY_MAGIC), 0)
-    if not nbytes:
-        msg = f"{printable(path)} is empty: there is nothing to draw"
-        raise ValueError(msg)
     # Where nobody tells, all of it may be data.
     return nbytes, [(0, nbytes)] if extents is None else extents, head
 

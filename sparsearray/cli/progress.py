@@ -19,8 +19,10 @@ def add_progress(parser: argparse.ArgumentParser, quiet: str = "no progress bar"
 
 def wants_progress(options: argparse.Namespace) -> bool:
     """Tell whether to show a bar: as asked for, or where somebody looks and there is one."""
+    if sys.stderr is None:  # closed: there is nowhere to show it
+        return False
     if options.progress is not None:
         return bool(options.progress)
-    if options.quiet or sys.stderr is None or not sys.stderr.isatty():
+    if options.quiet or not sys.stderr.isatty():
         return False
     return find_spec("tqdm") is not None

@@ -5,8 +5,12 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["opened_regular"]
+__all__ = ["HDF5_MAGIC", "is_zarr", "opened_regular", "refuse_zarr"]
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
 
 
 @contextmanager
@@ -47,3 +51,15 @@ def _check(path: str, facts: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.ENODEV, "Not a regular file", path)
+
+
+def is_zarr(folder: str) -> bool:
+    """Tell whether a folder holds an array, or a group of them."""
+    return any(Path(folder, name).exists() for name in _ZARR_FILES)
+
+
+def refuse_zarr(path: str) -> None:
+    """Raise an error that says what can be done, where a folder of zarr's is taken for a file."""
+    if path and is_zarr(path):
+        msg = "a folder of zarr's and no file; 'sparsearray convert' writes an array in it as .npy"
+        raise IsADirectoryError(errno.EISDIR, msg, path)

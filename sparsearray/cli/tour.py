@@ -1,5 +1,6 @@
 """``sparsearray tour``: the main job of the library, on files of this machine."""
 
+import argparse
 import os
 import textwrap
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from sparsearray.region import Region
 
 from .elf import ElfFile, Segment, read_elf
 
-__all__ = ["elf_files", "map_elf", "print_tour", "resident_in"]
+__all__ = ["add_tour", "elf_files", "map_elf", "print_tour", "resident_in"]
 
 _TERABYTE = 1 << 40
 _SPACING = 1 << 32  # from one file to the next
@@ -34,6 +35,16 @@ class _Mapped(NamedTuple):
     def first(self) -> Segment:
         """The segment at the lowest address."""
         return min(self.elf.loads, key=lambda segment: segment.vaddr)
+
+
+def add_tour(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "tour",
+        help="show what the library does, on files of this machine",
+        description="Reserve a terabyte, map real ELF files into it, and read them.",
+    )
+    parser.set_defaults(run=lambda _: print_tour())
 
 
 def elf_files() -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sparsearray._digging import dig_holes
 from sparsearray._progress import progress_bar
@@ -77,7 +77,8 @@ def trim_file(
     dry_run : bool
         Only look.
     force : bool
-        Do not keep others from opening it. What they write meanwhile may be lost.
+        Do not keep others from opening it. What they write meanwhile may be lost, and its times do
+        not tell of it.
     progress : bool
         Show a progress bar (needs tqdm).
 
@@ -95,8 +96,11 @@ def trim_file(
         The system, or the file system, cannot make holes in a file.
     """
     with opened_regular(path, os.O_RDONLY if dry_run else os.O_RDWR) as fd:
-        if dry_run or force:
-            return _dig(fd, path, lambda: True, dry_run=dry_run, progress=progress)
+        if dry_run:
+            return _dig(fd, path, lambda: True, dry_run=True, progress=progress)
+        if force:
+            with _times_kept(fd):
+                return _dig(fd, path, lambda: True, dry_run=False, progress=progress)
         with held_alone(fd, path) as is_alone, _times_kept(fd):
             return _dig(fd, path, is_alone, dry_run=False, progress=progress)
 
@@ -108,7 +112,8 @@ def _times_kept(fd: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.utime(fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        with suppress(PermissionError):  # of a file of somebody else's, by force
+            os.utime(fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def _dig(fd: int, path: str, is_alone: Callable[[], bool], *, dry_run: bool, progress: bool) -> int:
