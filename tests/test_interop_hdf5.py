@@ -627,6 +627,88 @@ def test_failure_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["a.h5", "a.npy", "source.npy"]
 
 
+@pytest.mark.parametrize("where", ["path", "file"])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "gzip"])
+def test_full_disk_leaves_nothing(run_ok, small_disk, where, options):
+    """A full disk is an error, which the process outlives: HDF5 keeps no chunk it cannot write."""
+    run_ok(
+        f"""
+        import gc
+        import h5py
+        import numpy as np
+        a = zeros((512, 512), tiles="auto")
+        a[:] = np.random.default_rng(0).random((512, 512))
+        os.chdir({str(small_disk)!r})
+        def write(target):
+            try:
+                a.to_hdf5(target, "deep/er", chunks=(64, 64), **{options!r})
+            except OSError:
+                return
+            raise SystemExit("there was room")
+        if {where!r} == "path":
+            write("a.h5")
+            assert os.listdir() == []
+        else:
+            with h5py.File("a.h5", "w") as file:
+                file["kept"] = 5
+                file.flush()
+                write(file)
+                assert list(file) == ["kept"]
+            with h5py.File("a.h5") as file:
+                assert list(file) == ["kept"]
+        gc.collect()
+        """
+    )
+
+
+def test_ctrl_c_while_chunks_are_compressed(run_ok, tmp_path):
+    """A Ctrl-C that comes while h5py writes is not lost in it, and nothing is left."""
+    run_ok(
+        """
+        import time
+        import h5py
+        import numpy as np
+        a = zeros((4096, 4096), "u1", tiles=64)
+        a[:] = np.arange(4096) % 251
+        write = h5py.Dataset.__setitem__
+        done = []
+        def slow(*args):
+            write(*args)
+            done.append(threading.current_thread() is threading.main_thread())
+            if len(done) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        h5py.Dataset.__setitem__ = slow
+        os.mkdir("x")
+        try:
+            a.to_hdf5("x/a.h5", compression="gzip")
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise SystemExit("not interrupted")
+        assert not any(done)
+        """
+    )
+    assert names(tmp_path / "x") == []
+
+
+def test_failure_leaves_no_groups(tmp_path):
+    """Groups that were made on the way go with a dataset that cannot be made; others stay."""
+    a = sparsearray.zeros((100, 100), "u1")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="nope"):
+                a.to_hdf5(file, "x/y/z", compression="nope")
+            assert list(file) == []
+        file.create_group("x")
+        file["broken"] = h5py.SoftLink("/nothing")
+        with pytest.raises(ValueError, match="nope"):
+            a.to_hdf5(file, "/x/y/z", compression="nope")
+        with pytest.raises((ValueError, RuntimeError, OSError)):
+            a.to_hdf5(file, "broken")
+        assert sorted(file) == ["broken", "x"]
+        assert list(file["x"]) == []
+
+
 def test_no_descriptors_are_left(tmp_path):
     """Neither success nor failure leaves a descriptor open."""
     a = sparsearray.zeros((100, 100))
