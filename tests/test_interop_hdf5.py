@@ -457,6 +457,9 @@ def test_other_drivers(tmp_path):
             assert_same(a[...], dense)
     with h5py.File(in_file(tmp_path / "a.h5", dense), driver="core") as file:
         assert from_hdf5(file["a"]).path is None
+    with h5py.File(tmp_path / "split", "w", driver="split") as file:
+        for name, options in {"a": {}, "b": {"chunks": (8, 8)}}.items():
+            assert_same(from_hdf5(file.create_dataset(name, data=dense, **options))[...], dense)
 
 
 def test_replaced_file(tmp_path):

@@ -164,6 +164,17 @@ def test_chunk_that_is_a_folder(paged):
     assert caught.value.filename == f"{path}/c/1/0"
 
 
+def test_chunk_that_is_a_pipe(paged):
+    """Nobody waits for one that never comes, be chunks mapped or read."""
+    path, _ = paged
+    Path(path, "c/1/0").unlink()
+    os.mkfifo(f"{path}/c/1/0")
+    for copy in (True, None):
+        with pytest.raises(OSError, match="regular|chunk") as caught:
+            from_zarr(path, copy=copy)
+        assert caught.value.filename == f"{path}/c/1/0"
+
+
 def test_no_descriptor_is_kept(paged):
     """An array of mapped chunks has no file open."""
     path, _ = paged

@@ -32,8 +32,9 @@ from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
 from ._cells import boxes_of_cells
+from ._coordinates import is_zero
 from ._hdf5_places import LARGEST_TILE, Plan, put, read_chunk
-from ._hdf5_source import Chunks, Room, Source, is_zero
+from ._hdf5_source import Chunks, Room, Source
 from ._hdf5_writing import write
 
 __all__ = ["from_hdf5", "to_hdf5"]
@@ -160,7 +161,9 @@ class _Opening:
         if source.kind == "chunked" and source.chunks is not None and 0 < chunk <= LARGEST_TILE:
             if not prod(shape):
                 return TiledArray._zeros(shape, dtype, source.chunks)
-            return self._open_chunks(source.list_chunks(), source.chunks)
+            return self._open_chunks(
+                source.list_chunks(are_placed=self.file is not None), source.chunks
+            )
         if not source.nbytes:
             return SparseArray._zeros(shape, dtype)
         if source.kind == "contiguous":
