@@ -741,6 +741,31 @@ def test_chunks_are_whole_tiles(tmp_path):
         assert 128 << 10 <= np.prod(chunks) * a.itemsize <= 1 << 20
 
 
+@pytest.mark.parametrize("tiles", [None, "auto", (256, 256)])
+@pytest.mark.parametrize("dtype", ["u1", "f8"])
+def test_scattered_pages_take_little(tmp_path, tiles, dtype):
+    """Default chunks are small where single pages of a terabyte are stored: not 256 KiB for each."""
+    a = sparsearray.zeros((1 << 20, 1 << 17), dtype, tiles=tiles)
+    numbers = np.random.default_rng(0).integers(0, 1 << 17, (2, 256))
+    a[numbers[0], numbers[1]] = 1
+    a.to_hdf5(tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").stat().st_size < 2.1 * a.nbytes_stored + (1 << 20)
+    with from_hdf5(tmp_path / "a.h5", "data") as b:
+        assert np.array_equal(b[numbers[0], numbers[1]], np.ones(256, dtype))
+        assert b.sum() == a.sum()
+
+
+def test_empty_with_options(tmp_path):
+    """Chunks of an array without items are left out; with `maxshape`, they are its own."""
+    for shape in [(0,), (3, 0)]:
+        a = sparsearray.zeros(shape, "u1")
+        a.to_hdf5(tmp_path / "a.h5", chunks=2, overwrite=True)
+        assert from_hdf5(tmp_path / "a.h5", "data").shape == shape
+        more = (None,) * len(shape)
+        a.to_hdf5(tmp_path / "a.h5", chunks=2, maxshape=more, overwrite=True)
+        assert from_hdf5(tmp_path / "a.h5", "data").tiles == (2,) * len(shape)
+
+
 def test_gone_file(tmp_path):
     """An array whose file is gone does not travel by its path."""
     path = in_file(tmp_path / "a.h5", np.ones((1000, 10)))

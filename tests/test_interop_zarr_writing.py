@@ -42,6 +42,20 @@ def test_dtypes_come_back(tmp_path, version, compressors, dtype):
     assert again[...].tobytes() == np.asarray(a).tobytes()
 
 
+def test_scattered_pages_take_little(tmp_path):
+    """Chunks that nobody asked for are small where single pages are stored, and large elsewhere."""
+    a = sparsearray.zeros((1 << 20, 1 << 20), "u1")
+    numbers = np.random.default_rng(0).integers(0, 1 << 20, (2, 256))
+    a[numbers[0], numbers[1]] = 1
+    z = a.to_zarr(tmp_path / "a", compressors=None)
+    sizes = [path.stat().st_size for path in (tmp_path / "a" / "c").rglob("*") if path.is_file()]
+    assert sum(sizes) <= 2 * a.nbytes_stored + (1 << 20)
+    assert from_zarr(z, mode="r").sum() == a.sum()
+    b = sparsearray.zeros((2048, 2048), "u1")
+    b[...] = 1
+    assert b.to_zarr(tmp_path / "b", compressors=None).chunks == (1024, 1024)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("shape", [(), (0,), (0, 5), (5, 0), (1,), (3, 1, 4, 1)])
 def test_shapes_come_back(tmp_path, version, shape):

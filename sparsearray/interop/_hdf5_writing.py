@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
-from sparsearray._tiling import as_tiles, near_cube
+from sparsearray._tiling import as_tiles
 from sparsearray._zero import is_zero_bytes
 from sparsearray.stored import StoredArray
 
 from ._cells import boxes_of_cells, touched_cells
+from ._default_chunks import choose_chunks
 from ._hdf5_places import put
 from ._hdf5_source import is_as_in_memory
 
 __all__ = ["write"]
 
-_CHUNK = 256 << 10  # bytes of a chunk of ours, about
+_CHUNK = 256 << 10  # bytes of a chunk, about, where much is stored
 
 
 def write(
@@ -31,13 +31,11 @@ def write(
     """Write a dataset, or nothing: see `sparsearray.interop.hdf5.to_hdf5`."""
     h5py = needed("h5py", "to_hdf5", "hdf5")
     dtype = h5py.opaque_dtype(array.dtype) if array.dtype.kind in "mM" else array.dtype
-    sides = chunks
-    if sides is None and array.nbytes:
-        sides = _choose_chunks(array)
-    elif sides is not None:
-        sides = as_tiles(chunks, array.shape, array.itemsize)
-    if not array.shape:
-        sides = None
+    sides = None if chunks is None else as_tiles(chunks, array.shape, array.itemsize)
+    if not array.shape or not (array.nbytes or options.get("maxshape")):
+        sides = None  # as there is nothing to put into one
+    elif sides is None and array.nbytes:
+        sides = choose_chunks(array, _CHUNK)
     with _undone(group, name):
         try:
             dataset = group.create_dataset(name, array.shape, dtype, chunks=sides, **options)
@@ -87,21 +85,6 @@ def _open_uncached(group: Any, name: str) -> Any:
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(0, 0, 1.0)
     return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
-
-
-def _choose_chunks(array: StoredArray) -> tuple[int, ...]:
-    """Make chunks of some tiles, or as near a cube as the dtype allows."""
-    shape, tiles = array.shape, getattr(array, "tiles", None)
-    if tiles is None:
-        return near_cube(shape, max(_CHUNK // array.itemsize, 1))
-    sides = [min(tile, n) for tile, n in zip(tiles, shape, strict=True)]
-    while prod(sides) * array.itemsize < _CHUNK:
-        free = [k for k, n in enumerate(shape) if sides[k] < n]
-        if not free:
-            break
-        axis = min(free, key=lambda k: sides[k])
-        sides[axis] = min(2 * sides[axis], shape[axis])
-    return tuple(sides)
 
 
 def _write_chunks(dataset: Any, array: StoredArray, dtype: np.dtype, *, shown: bool) -> None:

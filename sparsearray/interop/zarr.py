@@ -39,6 +39,7 @@ from sparsearray._tiling import Tiling, as_tiles
 from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
+from ._default_chunks import choose_chunks
 from ._zarr_format import (
     Format,
     as_node_path,
@@ -58,6 +59,7 @@ _PIECE = 16 << 20  # bytes read at a time
 _MARGIN = 64 << 20  # bytes of memory that are left to others
 _LARGEST_TILE = (1 << 31) - 1
 _READERS = 4
+_CHUNK = 1 << 20  # bytes of a chunk, about, where much is stored
 
 Index = tuple[slice, ...]
 
@@ -335,7 +337,9 @@ def to_zarr(
     path : str
         Of a new array in the store. The groups that it is in are made.
     chunks : int, tuple of ints or 'auto', optional
-        Of a new array: by default the tiles of a TiledArray, and what zarr chooses for others.
+        Of a new array: by default the tiles of a TiledArray; of others about 1 MiB, as near a cube
+        as the dtype allows, or less, a page of a row at least, where little is stored here and
+        there: as in `to_hdf5`. With ``shards`` what zarr chooses.
     overwrite : bool
         Replace an array, or a group, that is there.
     progress : bool
@@ -402,8 +406,17 @@ def to_zarr(
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
     if chunks is None:
-        chunks = getattr(array, "tiles", "auto")
+        chunks = _default_chunks(array, options)
     elif chunks != "auto":
         chunks = as_tiles(chunks, array.shape, array.itemsize)
     options = {**options, "chunks": chunks}
     return write_new(array, store, as_node_path(path), options, overwrite=overwrite, shown=progress)
+
+
+def _default_chunks(array: StoredArray, options: dict[str, Any]) -> Any:
+    """Take the tiles, or what suits what is stored; shards are made of what zarr chooses."""
+    if isinstance(array, TiledArray):
+        return array.tiles
+    if not array.nbytes or options.get("shards") is not None:
+        return "auto"
+    return choose_chunks(array, _CHUNK)
