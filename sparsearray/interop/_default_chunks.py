@@ -35,7 +35,7 @@ def choose_chunks(array: StoredArray, most: int) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Some tiles, or part of one; or as near a cube as the dtype allows, or a run of what follows
+        Some tiles; or as near a cube as the dtype allows, or a run of what follows
         each other in memory.
 
     Examples
@@ -62,20 +62,19 @@ def choose_chunks(array: StoredArray, most: int) -> tuple[int, ...]:
 
 def _candidates(array: StoredArray, most: int) -> list[tuple[int, ...]]:
     """List chunks, large ones first, and of each size the cube first."""
-    page = os.sysconf("SC_PAGESIZE")
     itemsize = array.itemsize
     if isinstance(array, SparseArray):
         axes = list(range(array.ndim))
         if array.order == "C":
             axes.reverse()
-        items = [max(size // itemsize, 1) for size in _halves(most, min(page, most))]
+        halvings = (most // os.sysconf("SC_PAGESIZE")).bit_length()
+        items = [max((most >> k) // itemsize, 1) for k in range(max(halvings, 1))]
         return [
             cell for n in items for cell in (near_cube(array.shape, n), _run(array.shape, axes, n))
         ]
     tiles: tuple[int, ...] = array.tiles  # type: ignore[attr-defined]
     sides = [min(tile, n) for tile, n in zip(tiles, array.shape, strict=True)]
-    first = tuple(sides)
-    found = [first]
+    found = [tuple(sides)]
     while prod(sides) * itemsize < most:
         free = [k for k, n in enumerate(array.shape) if sides[k] < n]
         if not free:
@@ -83,14 +82,7 @@ def _candidates(array: StoredArray, most: int) -> list[tuple[int, ...]]:
         axis = min(free, key=lambda k: sides[k])
         sides[axis] = min(2 * sides[axis], array.shape[axis])
         found.append(tuple(sides))
-    axes = list(reversed(range(array.ndim)))
-    parts = _halves(prod(first) * itemsize, page)[1:]
-    return found[::-1] + [_run(first, axes, size // itemsize) for size in parts]
-
-
-def _halves(most: int, least: int) -> list[int]:
-    """List a size, half of it, and so on."""
-    return [most >> k for k in range(max((most // least).bit_length(), 1))]
+    return found[::-1]
 
 
 def _run(shape: tuple[int, ...], axes: list[int], items: int) -> tuple[int, ...]:

@@ -184,6 +184,8 @@ class _Opening:
     def _read_all(self) -> SparseArray:
         """Read it in pieces, of which pages of zeros are left out."""
         source = self.source
+        if source.kind == "contiguous" and not source.is_stored and not is_zero(source.fill()):
+            self._room.check(source.nbytes)  # all of it is stored, and nothing like zero
         made = SparseArray._zeros(source.shape, source.dtype)
         whole = np.array([[0, prod(source.shape)]])
         found = boxes(source.shape, whole, items_in(_READ, source.dtype.itemsize))
@@ -393,7 +395,7 @@ def to_hdf5(
         Of the dataset.
     chunks : int or tuple of ints, optional
         Items along each axis of a chunk. By default about 256 KiB: some whole tiles, or as near a
-        cube as the dtype allows. Less, down to a page, where little is stored here and there: so
+        cube as the dtype allows. Less, down to a tile or a page, where little is stored here and there: so
         that all take no more than twice what the best take, or 1 MiB more.
     overwrite : bool
         Replace the file, with all that is in it.

@@ -176,6 +176,8 @@ def from_zarr(
     if reason is None and not copy and form.root is not None and form.keys is not None:
         return _map(form, form.root, form.keys, mode, found or {})
     everything = found is None or fills
+    if fills:
+        _check_room(array, form, missing)
     return _read(array, form, {} if found is None else found, everything=everything, shown=progress)
 
 
@@ -303,6 +305,17 @@ def _open_regular(path: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "a chunk that is no regular file", path)
     return fd
+
+
+def _check_room(array: Any, form: Format, missing: int) -> None:
+    """Raise MemoryError where chunks that are to be filled cannot fit."""
+    nbytes, free = missing * form.chunk_nbytes, available_memory()
+    if free is not None and free < nbytes:
+        msg = (
+            f"{array.store_path}: {describe_missing(form, missing)}: fill_missing=True would take "
+            f"{written(nbytes)}, and {written(free)} are free"
+        )
+        raise MemoryError(msg)
 
 
 def _check_memory(made: TiledArray, nbytes: int) -> None:
