@@ -61,7 +61,7 @@ def count_cells(
     cell: tuple[int, ...],
 ) -> int:
     """
-    Count the cells that boxes touch; where those are millions, more than once some that boxes share.
+    Count the cells that boxes touch: where those are millions, those that boxes share repeatedly.
 
     Parameters
     ----------

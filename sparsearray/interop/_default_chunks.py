@@ -72,7 +72,7 @@ def _candidates(array: StoredArray, most: int) -> list[tuple[int, ...]]:
         return [
             cell for n in items for cell in (near_cube(array.shape, n), _run(array.shape, axes, n))
         ]
-    tiles: tuple[int, ...] = array.tiles  # type: ignore[attr-defined]
+    tiles: tuple[int, ...] = array.tiles
     sides = [min(tile, n) for tile, n in zip(tiles, array.shape, strict=True)]
     found = [tuple(sides)]
     while prod(sides) * itemsize < most:

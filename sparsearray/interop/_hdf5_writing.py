@@ -95,8 +95,8 @@ def _write_chunks(dataset: Any, array: StoredArray, dtype: np.dtype, *, shown: b
     filters = dataset.id.get_create_plist().get_nfilters()
     is_direct = not filters and dataset.dtype == array.dtype and is_as_in_memory(dataset)
     tile = np.zeros(sides, array.dtype)
-    # Python code that HDF5 calls, as h5py has it for errors and locks, may swallow a Ctrl-C: it goes
-    # to the main thread, which only waits.
+    # Python code that HDF5 calls through h5py may swallow a Ctrl-C: it goes to the main thread,
+    # which only waits.
     with (
         progress_bar("to_hdf5", len(numbers) * tile.nbytes, shown=shown) as done,
         ThreadPoolExecutor(1, "sparsearray") as pool,

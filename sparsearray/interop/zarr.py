@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
