@@ -74,7 +74,7 @@ def _replace(target: Path, beside: Path) -> None:
 
 def _move_into(source: Path, target: Path) -> None:
     """Move all that is in a folder into an empty one; the metadata last."""
-    listed = set(os.listdir(source))
+    listed = {path.name for path in source.iterdir()}
     names = sorted(listed.difference(_METADATA)) + [name for name in _METADATA if name in listed]
     moved: list[Path] = []
     try:

@@ -395,8 +395,8 @@ def to_hdf5(
         Of the dataset.
     chunks : int or tuple of ints, optional
         Items along each axis of a chunk. By default about 256 KiB: some whole tiles, or as near a
-        cube as the dtype allows. Less, down to a tile or a page, where little is stored here and there: so
-        that all take no more than twice what the best take, or 1 MiB more.
+        cube as the dtype allows. Less, down to a tile or a page, where little is stored here and
+        there: so that all take no more than twice what the best take, or 1 MiB more.
     overwrite : bool
         Replace the file, with all that is in it.
     progress : bool

@@ -373,7 +373,8 @@ def to_zarr(
         from the array.
     ValueError
         An array that is there has another shape or dtype, or a fill value that is not zero, and
-        some chunks of it would be missing. Or it is the array's own, opened with mode ``'r+'``.
+        some chunks of it would be missing. Or it is the array's own, opened with mode ``'r+'``; or
+        `zarr_format` is not that of the group.
     FileExistsError
         There is something in the folder, and no `overwrite`.
     AccessError
@@ -388,7 +389,7 @@ def to_zarr(
     Several threads write, to chunk files themselves where these are the bytes of items, and by
     zarr's codecs elsewhere. In a local folder a new array is put in its place when all of it is
     written, and nothing is left of it if that fails; in other stores what was written is removed
-    then. Into one that is there chunks are written one by one, and those of zeros removed last. As
+    then, if they can remove anything: a zip file cannot. Into one that is there chunks are written one by one, and those of zeros removed last. As
     with zarr itself nobody waits for the disk.
 
     Examples
