@@ -389,8 +389,8 @@ def to_zarr(
     Several threads write, to chunk files themselves where these are the bytes of items, and by
     zarr's codecs elsewhere. In a local folder a new array is put in its place when all of it is
     written, and nothing is left of it if that fails; in other stores what was written is removed
-    then, if they can remove anything: a zip file cannot. Into one that is there chunks are written one by one, and those of zeros removed last. As
-    with zarr itself nobody waits for the disk.
+    then, if they can remove anything: a zip file cannot. Into one that is there chunks are written
+    one by one, and those of zeros removed last. As with zarr itself nobody waits for the disk.
 
     Examples
     --------
