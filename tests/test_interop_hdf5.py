@@ -412,6 +412,14 @@ def test_fill_value_that_does_not_fit(tmp_path, monkeypatch):
 # Other kinds of datasets
 
 
+def test_contiguous_fill_value_that_does_not_fit(tmp_path):
+    """A terabyte that was never written is not filled until memory is full."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        a = file.create_dataset("a", (1 << 20, 1 << 20), "u1", fillvalue=3)
+        with pytest.raises(MemoryError, match=r"1 TiB more"):
+            from_hdf5(a, fill_missing=True)
+
+
 def test_compact(tmp_path):
     """A dataset in its own header is read."""
     dense = some_items("i4", (5, 6))
@@ -457,6 +465,9 @@ def test_other_drivers(tmp_path):
             assert_same(a[...], dense)
     with h5py.File(in_file(tmp_path / "a.h5", dense), driver="core") as file:
         assert from_hdf5(file["a"]).path is None
+    with h5py.File(tmp_path / "split", "w", driver="split") as file:
+        for name, options in {"a": {}, "b": {"chunks": (8, 8)}}.items():
+            assert_same(from_hdf5(file.create_dataset(name, data=dense, **options))[...], dense)
 
 
 def test_replaced_file(tmp_path):
@@ -627,6 +638,88 @@ def test_failure_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["a.h5", "a.npy", "source.npy"]
 
 
+@pytest.mark.parametrize("where", ["path", "file"])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "gzip"])
+def test_full_disk_leaves_nothing(run_ok, small_disk, where, options):
+    """A full disk is an error, which the process outlives: HDF5 keeps no chunk it cannot write."""
+    run_ok(
+        f"""
+        import gc
+        import h5py
+        import numpy as np
+        a = zeros((512, 512), tiles="auto")
+        a[:] = np.random.default_rng(0).random((512, 512))
+        os.chdir({str(small_disk)!r})
+        def write(target):
+            try:
+                a.to_hdf5(target, "deep/er", chunks=(64, 64), **{options!r})
+            except OSError:
+                return
+            raise SystemExit("there was room")
+        if {where!r} == "path":
+            write("a.h5")
+            assert os.listdir() == []
+        else:
+            with h5py.File("a.h5", "w") as file:
+                file["kept"] = 5
+                file.flush()
+                write(file)
+                assert list(file) == ["kept"]
+            with h5py.File("a.h5") as file:
+                assert list(file) == ["kept"]
+        gc.collect()
+        """
+    )
+
+
+def test_ctrl_c_while_chunks_are_compressed(run_ok, tmp_path):
+    """A Ctrl-C that comes while h5py writes is not lost in it, and nothing is left."""
+    run_ok(
+        """
+        import time
+        import h5py
+        import numpy as np
+        a = zeros((4096, 4096), "u1", tiles=64)
+        a[:] = np.arange(4096) % 251
+        write = h5py.Dataset.__setitem__
+        done = []
+        def slow(*args):
+            write(*args)
+            done.append(threading.current_thread() is threading.main_thread())
+            if len(done) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        h5py.Dataset.__setitem__ = slow
+        os.mkdir("x")
+        try:
+            a.to_hdf5("x/a.h5", compression="gzip")
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise SystemExit("not interrupted")
+        assert not any(done)
+        """
+    )
+    assert names(tmp_path / "x") == []
+
+
+def test_failure_leaves_no_groups(tmp_path):
+    """Groups that were made on the way go with a dataset that cannot be made; others stay."""
+    a = sparsearray.zeros((100, 100), "u1")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="nope"):
+                a.to_hdf5(file, "x/y/z", compression="nope")
+            assert list(file) == []
+        file.create_group("x")
+        file["broken"] = h5py.SoftLink("/nothing")
+        with pytest.raises(ValueError, match="nope"):
+            a.to_hdf5(file, "/x/y/z", compression="nope")
+        with pytest.raises((ValueError, RuntimeError, OSError)):
+            a.to_hdf5(file, "broken")
+        assert sorted(file) == ["broken", "x"]
+        assert list(file["x"]) == []
+
+
 def test_no_descriptors_are_left(tmp_path):
     """Neither success nor failure leaves a descriptor open."""
     a = sparsearray.zeros((100, 100))
@@ -654,6 +747,31 @@ def test_chunks_are_whole_tiles(tmp_path):
         whole = [n % t == 0 or n == m for n, t, m in zip(chunks, a.tiles, shape, strict=True)]
         assert all(whole)
         assert 128 << 10 <= np.prod(chunks) * a.itemsize <= 1 << 20
+
+
+@pytest.mark.parametrize("tiles", [None, "auto"])
+@pytest.mark.parametrize("dtype", ["u1", "f8"])
+def test_scattered_pages_take_little(tmp_path, tiles, dtype):
+    """Default chunks are small where single pages of a terabyte are stored: not 256 KiB for each."""
+    a = sparsearray.zeros((1 << 20, 1 << 17), dtype, tiles=tiles)
+    numbers = np.random.default_rng(0).integers(0, 1 << 17, (2, 256))
+    a[numbers[0], numbers[1]] = 1
+    a.to_hdf5(tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").stat().st_size < 2.1 * a.nbytes_stored + (1 << 20)
+    with from_hdf5(tmp_path / "a.h5", "data") as b:
+        assert np.array_equal(b[numbers[0], numbers[1]], np.ones(256, dtype))
+        assert b.sum() == a.sum()
+
+
+def test_empty_with_options(tmp_path):
+    """Chunks of an array without items are left out; with `maxshape`, they are its own."""
+    for shape in [(0,), (3, 0)]:
+        a = sparsearray.zeros(shape, "u1")
+        a.to_hdf5(tmp_path / "a.h5", chunks=2, overwrite=True)
+        assert from_hdf5(tmp_path / "a.h5", "data").shape == shape
+        more = (None,) * len(shape)
+        a.to_hdf5(tmp_path / "a.h5", chunks=2, maxshape=more, overwrite=True)
+        assert from_hdf5(tmp_path / "a.h5", "data").tiles == (2,) * len(shape)
 
 
 def test_gone_file(tmp_path):

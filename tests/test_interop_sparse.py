@@ -107,3 +107,14 @@ def test_without_sparse(monkeypatch):
             ImportError, match=r"needs sparse: pip install 'sparsearray-numpy\[sparse\]'"
         ):
             call()
+
+
+@pytest.mark.parametrize("dtype", ["g", "G"])
+def test_long_doubles_come_back(dtype):
+    """What a long double has behind its number does not make a zero fill value something else."""
+    a = sparsearray.zeros((50, 60), dtype)
+    a[3, 4] = 5
+    for _ in range(10):
+        b = from_sparse(to_sparse(a))
+        assert b.dtype == a.dtype
+        assert np.array_equal(b, a)

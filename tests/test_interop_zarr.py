@@ -112,8 +112,28 @@ def test_group_is_named_with_its_arrays(tmp_path):
 
 def test_missing_array(tmp_path):
     """Where there is nothing, the path is named."""
-    with pytest.raises(FileNotFoundError, match="nothing"):
+    with pytest.raises(FileNotFoundError, match="nothing is there") as caught:
         from_zarr(tmp_path / "nothing")
+    assert caught.value.filename == str(tmp_path / "nothing")
+
+
+def test_path_of_a_file(tmp_path):
+    """A file is said to be one, and what opens it if it is zip."""
+    (tmp_path / "a.npy").write_bytes(b"123456")
+    with pytest.raises(NotADirectoryError, match="no folder of a zarr array") as caught:
+        from_zarr(tmp_path / "a.npy")
+    assert caught.value.filename == str(tmp_path / "a.npy")
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as store:
+        make(store, (4,), (2,))
+    with pytest.raises(NotADirectoryError, match="zip file.*ZipStore"):
+        from_zarr(str(tmp_path / "a.zip"))
+
+
+def test_filling_what_cannot_fit(tmp_path):
+    """Chunks of terabytes are not filled, and the error says how many there are."""
+    make(tmp_path / "a", (1 << 20, 1 << 20), (16, 16), "u1", fill_value=5)
+    with pytest.raises(MemoryError, match=r"4,?294,?967,?296 chunks .*fill_missing=True.* 1 TiB"):
+        from_zarr(tmp_path / "a", fill_missing=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -162,6 +182,17 @@ def test_chunk_that_is_a_folder(paged):
     with pytest.raises(OSError, match=r"chunk \(1, 0\)") as caught:
         from_zarr(path)
     assert caught.value.filename == f"{path}/c/1/0"
+
+
+def test_chunk_that_is_a_pipe(paged):
+    """Nobody waits for one that never comes, be chunks mapped or read."""
+    path, _ = paged
+    Path(path, "c/1/0").unlink()
+    os.mkfifo(f"{path}/c/1/0")
+    for copy in (True, None):
+        with pytest.raises(OSError, match="regular|chunk") as caught:
+            from_zarr(path, copy=copy)
+        assert caught.value.filename == f"{path}/c/1/0"
 
 
 def test_no_descriptor_is_kept(paged):

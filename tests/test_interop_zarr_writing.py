@@ -42,6 +42,20 @@ def test_dtypes_come_back(tmp_path, version, compressors, dtype):
     assert again[...].tobytes() == np.asarray(a).tobytes()
 
 
+def test_scattered_pages_take_little(tmp_path):
+    """Chunks that nobody asked for are small where single pages are stored, and large elsewhere."""
+    a = sparsearray.zeros((1 << 20, 1 << 20), "u1")
+    numbers = np.random.default_rng(0).integers(0, 1 << 20, (2, 256))
+    a[numbers[0], numbers[1]] = 1
+    z = a.to_zarr(tmp_path / "a", compressors=None)
+    sizes = [path.stat().st_size for path in (tmp_path / "a" / "c").rglob("*") if path.is_file()]
+    assert sum(sizes) <= 2 * a.nbytes_stored + (1 << 20)
+    assert from_zarr(z, mode="r").sum() == a.sum()
+    b = sparsearray.zeros((2048, 2048), "u1")
+    b[...] = 1
+    assert b.to_zarr(tmp_path / "b", compressors=None).chunks == (1024, 1024)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("shape", [(), (0,), (0, 5), (5, 0), (1,), (3, 1, 4, 1)])
 def test_shapes_come_back(tmp_path, version, shape):
@@ -312,6 +326,127 @@ def test_own_store_is_replaced(tmp_path):
             b.to_zarr(tmp_path / "a", overwrite=True)
         with pytest.raises(ValueError, match="is the array's own"):
             b.to_zarr(zarr.open_array(tmp_path / "a"))
+
+
+# Folders and stores that are there
+
+
+def test_empty_folder_stays(tmp_path, monkeypatch):
+    """An empty folder is filled, the working one too, and keeps its place and permissions."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[3, 3] = 1
+    for version in (2, 3):
+        folder = tmp_path / f"v{version}"
+        folder.mkdir(0o750)
+        before = folder.stat()
+        monkeypatch.chdir(folder)
+        z = a.to_zarr(".", zarr_format=version)
+        after = folder.stat()
+        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+        assert z[3, 3] == 1
+        assert not [name for name in names_in(folder) if name.endswith(".tmp")]
+        assert zarr.open_array(folder)[3, 3] == 1
+
+
+@pytest.mark.parametrize("when", ["writing", "moving"])
+def test_empty_folder_after_a_failure(tmp_path, monkeypatch, when):
+    """It is empty again, whether chunks cannot be written or not be moved into it."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[...] = 1
+    (tmp_path / "a").mkdir()
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.name == "zarr.json":
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    if when == "moving":
+        monkeypatch.setattr(Path, "rename", fail)
+    else:
+        monkeypatch.setattr(TiledArray, "_box_reader", lambda _: fail(Path("zarr.json"), ""))
+    with pytest.raises(OSError, match="Input/output"):
+        a.to_zarr(tmp_path / "a")
+    assert names_in(tmp_path) == ["a"]
+    assert names_in(tmp_path / "a") == []
+
+
+def test_permissions_of_the_old_array(tmp_path, monkeypatch):
+    """What replaces an array has its mode, and nobody else looks into it before."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[...] = 1
+    new = tmp_path / "new"
+    new.mkdir()
+    a.to_zarr(tmp_path / "a")
+    assert (tmp_path / "a").stat().st_mode == new.stat().st_mode
+    (tmp_path / "a").chmod(0o710)
+    seen = set()
+    reader = a._box_reader()
+
+    def read(box):
+        seen.update(oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir() if "tmp" in p.name)
+        return reader(box)
+
+    monkeypatch.setattr(TiledArray, "_box_reader", lambda _: read)
+    a.to_zarr(tmp_path / "a", overwrite=True)
+    assert seen == {"0o700"}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o710
+
+
+def test_zip_store(tmp_path):
+    """A store that cannot remove what it has: new arrays, and such as are there."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[3, 3] = 1
+    record = np.dtype({"names": ["a"], "formats": ["u1"], "offsets": [3], "itemsize": 8})
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as store:
+        assert a.to_zarr(store, path="a")[3, 3] == 1
+        before = store._zf.namelist()
+        with pytest.raises(TypeError, match="does not come back"):
+            sparsearray.zeros((64, 64), record, tiles=8).to_zarr(store, path="b")
+        assert store._zf.namelist() == before
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="r") as store:
+        assert from_zarr(store, path="a").sum() == 1
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_existing_array_in_a_zip_store(tmp_path):
+    """Only chunks that are there are looked at, of 2^34, where none can be removed."""
+    a = sparsearray.zeros((1 << 22, 1 << 22), "u1", tiles=64)
+    a[3, 3] = 1
+    with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as store:
+        z = make(store, a.shape, (32, 32), "u1")
+        z[100, 100] = 5
+        to_zarr(a, z)
+        assert z[100, 100] == 0
+        assert z[3, 3] == 1
+
+
+def test_store_without_deletes_and_listing():
+    """Where nobody knows which chunks there are, all others are set to zero."""
+
+    class Plain(zarr.storage.MemoryStore):
+        supports_listing = False
+        supports_deletes = False
+
+    z = make(Plain(), (40, 40), (8, 8))
+    z[...] = 3
+    x = np.zeros((40, 40))
+    x[9, 9] = 5
+    assert np.array_equal(to_zarr(rows(x), z)[...], x)
+
+
+def test_group_of_another_version(tmp_path):
+    """A new array is of the version of its group, whose arrays would be hidden by another."""
+    a = sparsearray.zeros((8, 8), tiles=4)
+    for path in (tmp_path / "a", zarr.storage.MemoryStore()):
+        group = zarr.create_group(path, zarr_format=2)
+        group.create_array("old", shape=(3,), dtype="i4")
+        assert to_zarr(a, path, path="deep/new").metadata.zarr_format == 2
+        assert to_zarr(a, group, path="other").metadata.zarr_format == 2
+        assert sorted(zarr.open_group(path, mode="r")) == ["deep", "old", "other"]
+        with pytest.raises(ValueError, match=r"group of version 2.* zarr_format=3"):
+            to_zarr(a, path, path="third", zarr_format=3)
+        assert sorted(zarr.open_group(path, mode="r")) == ["deep", "old", "other"]
 
 
 # Arrays that are there

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sparsearray._boxes import Index, corners, strides_of
 
-__all__ = ["boxes_of_cells", "grid_of", "touched_cells", "unique"]
+__all__ = ["boxes_of_cells", "count_cells", "grid_of", "touched_cells", "unique"]
 
 _MANY = 1 << 16  # boxes looked at together
+_LISTED = 1 << 21  # cells that are listed to be counted
 
 
 def grid_of(shape: tuple[int, ...], cell: tuple[int, ...]) -> tuple[int, ...]:
@@ -51,6 +52,35 @@ def touched_cells(
         starts, stops = corners(some, len(shape))
         found.append(unique(_expand(starts // sides, -(-stops // sides), grid)))
     return unique(np.concatenate(found))
+
+
+def count_cells(
+    starts: NDArray[np.int64],
+    stops: NDArray[np.int64],
+    shape: tuple[int, ...],
+    cell: tuple[int, ...],
+) -> int:
+    """
+    Count the cells that boxes touch: where those are millions, those that boxes share repeatedly.
+
+    Parameters
+    ----------
+    starts, stops : ndarray of int64, shape (boxes, axes)
+        Where boxes begin and end.
+    shape, cell : tuple of int
+        Of the array, and of a cell.
+
+    Examples
+    --------
+    >>> count_cells(np.array([[0, 3], [5, 0]]), np.array([[1, 9], [6, 1]]), (6, 10), (2, 4))
+    4
+    """
+    if not len(starts):
+        return 0
+    sides = np.array(cell, np.int64)
+    first, last = starts // sides, -(-stops // sides)
+    total = int((last - first).prod(axis=1).sum())
+    return total if total > _LISTED else len(unique(_expand(first, last, grid_of(shape, cell))))
 
 
 def unique(numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sparsearray._boxes import Index, strides_of
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._text import size as written
+from sparsearray._zero import is_zero_bytes
 
 from ._cells import unique
 
-__all__ = ["check_numbers", "collect", "fill_by_coordinates", "is_stored"]
+__all__ = ["check_numbers", "collect", "fill_by_coordinates", "is_stored", "is_zero"]
 
 _PIECE = 1 << 20  # bytes looked at together: they stay in the cache
 _MANY = 1 << 20  # items set together
@@ -208,3 +209,8 @@ def is_stored(data: NDArray[Any]) -> NDArray[np.bool_]:
     elif data.dtype.kind == "f":
         found |= np.signbit(data)
     return found
+
+
+def is_zero(fill: NDArray[Any]) -> bool:
+    """Tell whether a fill value is what a hole holds, whatever a long double has behind it."""
+    return not is_stored(fill).any() if fill.dtype.kind in "biufc" else is_zero_bytes(fill)

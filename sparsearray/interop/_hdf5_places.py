@@ -14,7 +14,7 @@ from sparsearray._tiling import Tiling
 
 from ._hdf5_source import Chunks
 
-__all__ = ["LARGEST_TILE", "Plan", "read_chunk"]
+__all__ = ["LARGEST_TILE", "Plan", "put", "read_chunk"]
 
 LARGEST_TILE = (1 << 31) - 1  # bytes
 _SPARE = 512  # mappings that are left to others
@@ -81,3 +81,11 @@ def read_chunk(fd: int, offset: int, tiling: Tiling, name: str) -> NDArray[Any]:
             raise ValueError(msg)
         rest, offset = rest[done:], offset + done
     return block
+
+
+def put(tile: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
+    """Put a block into a tile, and zero bytes behind it."""
+    if block.shape != tile.shape:
+        tile.reshape(-1).view("u1")[:] = 0
+    tile[tuple(slice(0, n) for n in block.shape)] = block
+    return tile

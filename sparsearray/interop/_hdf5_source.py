@@ -17,12 +17,11 @@ from sparsearray._layout import layout
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._optional import needed
 from sparsearray._text import size as written
-from sparsearray._zero import is_zero_bytes
 
 from ._cells import grid_of
-from ._coordinates import is_stored
+from ._coordinates import is_zero
 
-__all__ = ["Chunks", "Room", "Source", "is_as_in_memory", "is_zero"]
+__all__ = ["Chunks", "Room", "Source", "is_as_in_memory"]
 
 
 class Chunks(NamedTuple):
@@ -116,14 +115,19 @@ class Source:
             )
             raise ValueError(msg)
 
-    def list_chunks(self) -> Chunks:
-        """Find the chunks that are in the file; h5py's ``chunk_iter``."""
+    def list_chunks(self, *, are_placed: bool) -> Chunks:
+        """
+        Find the chunks that are in the file; h5py's ``chunk_iter``.
+
+        Unless `are_placed`, nobody asks where they lie: in files of some drivers, past 2^63.
+        """
         h5d = self.dataset.id
         found: list[tuple[tuple[int, ...], int, int, int]] = []
 
         def note(one: Any) -> None:
             if one.byte_offset is not None:
-                found.append((one.chunk_offset, one.byte_offset, one.size, one.filter_mask))
+                place = one.byte_offset if are_placed else 0
+                found.append((one.chunk_offset, place, one.size, one.filter_mask))
 
         if hasattr(h5d, "chunk_iter"):
             h5d.chunk_iter(note)
@@ -182,11 +186,6 @@ def _without_metadata(dtype: np.dtype) -> np.dtype:
     if dtype.subdtype is not None:
         return np.dtype((_without_metadata(dtype.base), dtype.shape))
     return np.dtype(dtype.str)
-
-
-def is_zero(fill: NDArray[Any]) -> bool:
-    """Tell whether a fill value is what a hole holds, whatever a long double has behind it."""
-    return not is_stored(fill).any() if fill.dtype.kind in "biufc" else is_zero_bytes(fill)
 
 
 def is_as_in_memory(dataset: Any) -> bool:

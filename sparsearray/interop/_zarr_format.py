@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from math import prod
@@ -97,6 +98,8 @@ def open_array(store: Any, path: str, mode: str, what: str) -> Any:
     ------
     TypeError
         It is a group: says which arrays are in it.
+    FileNotFoundError, NotADirectoryError
+        A path leads to nothing, or to a file.
     """
     zarr = library(what)
     if isinstance(store, zarr.Array):
@@ -107,14 +110,27 @@ def open_array(store: Any, path: str, mode: str, what: str) -> Any:
     if isinstance(store, zarr.Group):
         found: Any = store[path] if path else store
     else:
-        found = zarr.open(
-            os.fspath(store) if isinstance(store, os.PathLike) else store, path=path, mode=mode
-        )
+        if isinstance(store, os.PathLike):
+            store = os.fspath(store)
+        _check_folder(store, what)
+        found = zarr.open(store, path=path, mode=mode)
     if isinstance(found, zarr.Group):
         names = ", ".join(map(repr, sorted(found.array_keys()))) or "none"
         msg = f"{found.store_path}: a group, not an array; arrays in it: {names}"
         raise TypeError(msg)
     return found
+
+
+def _check_folder(store: Any, what: str) -> None:
+    """Say what is there, where a path leads to no folder; zarr has groups that are not found."""
+    if not isinstance(store, str) or "://" in store or Path(store).is_dir():
+        return
+    if not os.path.lexists(store):
+        raise FileNotFoundError(errno.ENOENT, f"{what}: nothing is there", store)
+    with Path(store).open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    how = ", but a zip file: zarr.storage.ZipStore opens it" if is_zip else ""
+    raise NotADirectoryError(errno.ENOTDIR, f"{what}: no folder of a zarr array{how}", store)
 
 
 def find_format(array: Any) -> Format:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -24,6 +23,7 @@ from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
+from ._zarr_folder import replaced_folder
 from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
 
 __all__ = ["write_existing", "write_new"]
@@ -47,11 +47,16 @@ def write_new(
     """Write a new array: see `sparsearray.interop.zarr.to_zarr`."""
     _check_options(options)
     target = _find_target(store, path)
+    if target is not None:
+        _check_target(array, target, overwrite=overwrite)
+        if isinstance(store, str):
+            store = os.path.abspath(store)  # the working folder may be what is replaced
+    options = _with_version(store, path, options)
+    _check_carried(array.dtype, _with_byte_order(array.dtype, options))
     if target is None:
         return _write_elsewhere(array, store, path, options, overwrite=overwrite, shown=shown)
     zarr = library("to_zarr")
-    _check_target(array, target, overwrite=overwrite)
-    with _replacing(target) as beside:
+    with replaced_folder(target) as beside:
         _create_and_fill(array, str(beside), "", options, shown=shown)
         # The groups that it is in come last: before, nothing of it is there.
         for parent in _parents(path):
@@ -67,6 +72,29 @@ def _check_options(options: dict[str, Any]) -> None:
     if given:
         msg = f"to_zarr: {', '.join(given)} come from the array"
         raise TypeError(msg)
+
+
+def _with_version(store: Any, path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Have an array of the format that the group has which it is put into: others are hidden."""
+    zarr = library("to_zarr")
+    for parent in reversed(_parents(path)):
+        try:
+            group = zarr.open_group(store, path=parent, mode="r" if _is_path(store) else "r+")
+        except FileNotFoundError:
+            continue
+        version = group.metadata.zarr_format
+        if options.get("zarr_format") not in (None, version):
+            msg = (
+                f"to_zarr: {group.store_path} is a group of version {version}, in which nobody "
+                f"would find an array of zarr_format={options['zarr_format']}"
+            )
+            raise ValueError(msg)
+        return {**options, "zarr_format": version}
+    return options
+
+
+def _is_path(store: Any) -> bool:
+    return isinstance(store, str | os.PathLike)
 
 
 def _parents(path: str) -> list[str]:
@@ -111,31 +139,6 @@ def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
         raise FileExistsError(errno.EEXIST, message, str(target))
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Have a folder made beside another, and put in its place at the end; or nothing left of it."""
-    near = target.parent
-    while not near.is_dir():
-        near = near.parent
-    label = f".{os.fsdecode(os.fsencode(target.name)[:200])}.{secrets.token_hex(6)}"
-    beside, old = near / f"{label}.tmp", near / f"{label}.old"
-    try:
-        yield beside
-        target.parent.mkdir(parents=True, exist_ok=True)
-        moved = target.exists()
-        if moved:
-            target.rename(old)
-        try:
-            beside.rename(target)
-        except BaseException:
-            if moved:
-                old.rename(target)
-            raise
-    finally:
-        for folder in (beside, old):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _write_elsewhere(
     array: StoredArray,
     store: Any,
@@ -175,19 +178,16 @@ def _create_and_fill(
 ) -> Any:
     zarr = library("to_zarr")
     dtype = array.dtype
-    if _version(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
-        options = {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
     found = zarr.create_array(
         store,
         name=path or None,
         shape=array.shape,
         dtype=dtype,
         fill_value=np.zeros((), dtype)[()],
-        **options,
+        **_with_byte_order(dtype, options),
     )
     if made is not None:
         made.append(found)
-    _check_carried(found, dtype)
     _fill(array, found, shown=shown)
     return found
 
@@ -201,11 +201,28 @@ def _is_big_endian(dtype: np.dtype) -> bool:
     return dtype.names is None and dtype.newbyteorder("=") != dtype
 
 
-def _check_carried(made: Any, dtype: np.dtype) -> None:
-    """Raise TypeError where zarr reads another dtype than it was given, or another zero."""
+def _with_byte_order(dtype: np.dtype, options: dict[str, Any]) -> dict[str, Any]:
+    """Add the codec that keeps the byte order in version 3."""
+    if _version(options) == 3 and _is_big_endian(dtype) and "serializer" not in options:
+        zarr = library("to_zarr")
+        return {**options, "serializer": zarr.codecs.BytesCodec(endian="big")}
+    return options
+
+
+def _check_carried(dtype: np.dtype, options: dict[str, Any]) -> None:
+    """
+    Raise TypeError where zarr reads another dtype than it was given, or another zero.
+
+    It is tried in memory: not all stores can take back what they have.
+    """
     zarr = library("to_zarr")
+    kept = {"zarr_format", "serializer", "filters", "compressors"}
+    given = {key: value for key, value in options.items() if key in kept}
+    store = zarr.storage.MemoryStore()
+    zero = np.zeros((), dtype)[()]
+    zarr.create_array(store, shape=(1,), chunks=(1,), dtype=dtype, fill_value=zero, **given)
     try:
-        found = find_format(zarr.open_array(made.store, path=made.path, mode="r"))
+        found = find_format(zarr.open_array(store, mode="r"))
     except (TypeError, ValueError) as error:
         msg = f"zarr cannot read back dtype {dtype}: {error}"
         raise TypeError(msg) from error
@@ -248,15 +265,23 @@ def _remove(target: Any, form: Format, written: set[int]) -> None:
 
     found = find_stored(target, form)
     if found is None or not target.store.supports_deletes:
-        others = np.array(sorted(set(range(prod(form.grid))) - written), np.int64)
-        for box in item_boxes(form, others, 1):
-            target[box] = np.zeros((), form.dtype)[()]
+        others = range(prod(form.grid)) if found is None else found
+        _clear(target, form, (number for number in others if number not in written))
         return
     for number in found.keys() - written:
         if form.root is not None:
             Path(found[number]).unlink(missing_ok=True)
         else:
             sync(target.store.delete(found[number]))
+
+
+def _clear(target: Any, form: Format, numbers: Iterator[int]) -> None:
+    """Set chunks to zero, which cannot be removed, or nobody knows of."""
+    if not target.store.supports_deletes:
+        target = target.with_config({"write_empty_chunks": True})
+    while some := list(islice(numbers, _BATCH)):
+        for box in item_boxes(form, np.array(some, np.int64), 1):
+            target[box] = np.zeros((), form.dtype)[()]
 
 
 # Chunks

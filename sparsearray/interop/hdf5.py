@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._records import Records
 from sparsearray._storage import Storage
-from sparsearray._tiling import Tiling, as_tiles, near_cube
+from sparsearray._tiling import Tiling
 from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.blocks import boxes, items_in
@@ -31,13 +31,14 @@ from sparsearray.npy import Header, data_pages
 from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
-from ._cells import boxes_of_cells, touched_cells
-from ._hdf5_places import LARGEST_TILE, Plan, read_chunk
-from ._hdf5_source import Chunks, Room, Source, is_as_in_memory, is_zero
+from ._cells import boxes_of_cells
+from ._coordinates import is_zero
+from ._hdf5_places import LARGEST_TILE, Plan, put, read_chunk
+from ._hdf5_source import Chunks, Room, Source
+from ._hdf5_writing import write
 
 __all__ = ["from_hdf5", "to_hdf5"]
 
-_CHUNK = 256 << 10  # bytes of a chunk of ours, about
 _READ = 4 << 20  # bytes read through h5py at a time, where there are no chunks
 
 
@@ -160,7 +161,9 @@ class _Opening:
         if source.kind == "chunked" and source.chunks is not None and 0 < chunk <= LARGEST_TILE:
             if not prod(shape):
                 return TiledArray._zeros(shape, dtype, source.chunks)
-            return self._open_chunks(source.list_chunks(), source.chunks)
+            return self._open_chunks(
+                source.list_chunks(are_placed=self.file is not None), source.chunks
+            )
         if not source.nbytes:
             return SparseArray._zeros(shape, dtype)
         if source.kind == "contiguous":
@@ -181,6 +184,8 @@ class _Opening:
     def _read_all(self) -> SparseArray:
         """Read it in pieces, of which pages of zeros are left out."""
         source = self.source
+        if source.kind == "contiguous" and not source.is_stored and not is_zero(source.fill()):
+            self._room.check(source.nbytes)  # all of it is stored, and nothing like zero
         made = SparseArray._zeros(source.shape, source.dtype)
         whole = np.array([[0, prod(source.shape)]])
         found = boxes(source.shape, whole, items_in(_READ, source.dtype.itemsize))
@@ -277,7 +282,7 @@ class _Opening:
             for number, (_, block) in found:
                 if not is_zero_bytes(block):
                     self._room.take(step)
-                    _put(tile, block)
+                    put(tile, block)
                     start = number * step
                     if self.mode == "r":
                         buffer.alloc(start, step)
@@ -390,7 +395,8 @@ def to_hdf5(
         Of the dataset.
     chunks : int or tuple of ints, optional
         Items along each axis of a chunk. By default about 256 KiB: some whole tiles, or as near a
-        cube as the dtype allows.
+        cube as the dtype allows. Less, down to a tile or a page, where little is stored here and
+        there: so that all take no more than twice what the best take, or 1 MiB more.
     overwrite : bool
         Replace the file, with all that is in it.
     progress : bool
@@ -451,7 +457,7 @@ def to_hdf5(
         if name in target:
             msg = f"{target.name!r} in {target.file.filename!r} has a {name!r} already"
             raise ValueError(msg)
-        _write(h5py, array, target, name, chunks, progress=progress, options=options)
+        write(array, target, name, chunks, options, shown=progress)
         return
     path = os.fsdecode(target)
     if not overwrite and os.path.lexists(path):
@@ -461,7 +467,7 @@ def to_hdf5(
         replacing(path) as beside,
         h5py.File(beside.name, "w", alignment_threshold=page, alignment_interval=page) as file,
     ):
-        _write(h5py, array, file, name, chunks, progress=progress, options=options)
+        write(array, file, name, chunks, options, shown=progress)
 
 
 def _check_options(array: StoredArray, options: dict[str, Any]) -> None:
@@ -472,90 +478,3 @@ def _check_options(array: StoredArray, options: dict[str, Any]) -> None:
     if fill is not None and not is_zero(np.array(fill, array.dtype)):
         msg = f"to_hdf5: holes are zero, and fillvalue={fill!r} is not"
         raise ValueError(msg)
-
-
-def _write(
-    h5py: Any,
-    array: StoredArray,
-    group: Any,
-    name: str,
-    chunks: Any,
-    *,
-    progress: bool,
-    options: dict[str, Any],
-) -> None:
-    dtype = h5py.opaque_dtype(array.dtype) if array.dtype.kind in "mM" else array.dtype
-    sides = chunks
-    if sides is None and array.nbytes:
-        sides = _choose_chunks(array)
-    elif sides is not None:
-        sides = as_tiles(chunks, array.shape, array.itemsize)
-    if not array.shape:
-        sides = None
-    try:
-        dataset = group.create_dataset(name, array.shape, dtype, chunks=sides, **options)
-    except TypeError as error:
-        msg = f"to_hdf5: an array of {array.dtype} in shape {array.shape}: {error}"
-        raise TypeError(msg) from error
-    with _undone(group, name):
-        if not array.shape:
-            dataset[...] = np.asarray(array[()], array.dtype).view(dtype)
-        elif array.nbytes:
-            _write_chunks(dataset, array, dtype, progress=progress)
-        group.file.flush()
-
-
-@contextmanager
-def _undone(group: Any, name: str) -> Iterator[None]:
-    """Delete a dataset that was not written whole."""
-    try:
-        yield
-    except BaseException:
-        with suppress(KeyError, OSError, RuntimeError):  # the error that comes first is told
-            del group[name]
-        raise
-
-
-def _choose_chunks(array: StoredArray) -> tuple[int, ...]:
-    """Make chunks of some tiles, or as near a cube as the dtype allows."""
-    shape, tiles = array.shape, getattr(array, "tiles", None)
-    if tiles is None:
-        return near_cube(shape, max(_CHUNK // array.itemsize, 1))
-    sides = [min(tile, n) for tile, n in zip(tiles, shape, strict=True)]
-    while prod(sides) * array.itemsize < _CHUNK:
-        free = [k for k, n in enumerate(shape) if sides[k] < n]
-        if not free:
-            break
-        axis = min(free, key=lambda k: sides[k])
-        sides[axis] = min(2 * sides[axis], shape[axis])
-    return tuple(sides)
-
-
-def _write_chunks(dataset: Any, array: StoredArray, dtype: np.dtype, *, progress: bool) -> None:
-    """Write the chunks that hold something."""
-    shape, sides = array.shape, dataset.chunks
-    numbers = touched_cells(array._stored_boxes(), shape, sides)
-    read = array._box_reader()
-    filters = dataset.id.get_create_plist().get_nfilters()
-    is_direct = not filters and dataset.dtype == array.dtype and is_as_in_memory(dataset)
-    tile = np.zeros(sides, array.dtype)
-    with progress_bar("to_hdf5", len(numbers) * tile.nbytes, shown=progress) as done:
-        for box in boxes_of_cells(numbers, shape, sides):
-            block = read(box)
-            if not is_zero_bytes(block):
-                if is_direct:
-                    if block.shape != sides or not block.flags.c_contiguous:
-                        block = _put(tile, block)
-                    start = [side.start for side in box]
-                    dataset.id.write_direct_chunk(start, block.reshape(-1).view("u1"))
-                else:
-                    dataset[box] = block.view(dtype)
-            done(tile.nbytes)
-
-
-def _put(tile: NDArray[Any], block: NDArray[Any]) -> NDArray[Any]:
-    """Put a block into a tile, and zero bytes behind it."""
-    if block.shape != tile.shape:
-        tile.reshape(-1).view("u1")[:] = 0
-    tile[tuple(slice(0, n) for n in block.shape)] = block
-    return tile

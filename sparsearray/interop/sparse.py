@@ -7,12 +7,11 @@ from typing import Any, Literal
 import numpy as np
 
 from sparsearray._optional import needed
-from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.creation import zeros
 from sparsearray.tiled import TiledArray
 
-from ._coordinates import check_numbers, collect, fill_by_coordinates
+from ._coordinates import check_numbers, collect, fill_by_coordinates, is_zero
 
 __all__ = ["from_sparse", "to_sparse"]
 
@@ -110,7 +109,7 @@ def from_sparse(array: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
     if not isinstance(array, sparse.SparseArray):
         msg = f"from_sparse takes an array of sparse, not {type(array).__name__}"
         raise TypeError(msg)
-    if not is_zero_bytes(np.asarray(array.fill_value, array.dtype)):
+    if not is_zero(np.asarray(array.fill_value, array.dtype)):
         msg = f"from_sparse: the fill value is {array.fill_value!r}, and holes are zero"
         raise ValueError(msg)
     made: SparseArray | TiledArray = zeros(array.shape, array.dtype, tiles=tiles)

@@ -17,13 +17,14 @@ np.uint64(10)
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,7 @@ from sparsearray._tiling import Tiling, as_tiles
 from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
+from ._default_chunks import choose_chunks
 from ._zarr_format import (
     Format,
     as_node_path,
@@ -56,6 +58,7 @@ _PIECE = 16 << 20  # bytes read at a time
 _MARGIN = 64 << 20  # bytes of memory that are left to others
 _LARGEST_TILE = (1 << 31) - 1
 _READERS = 4
+_CHUNK = 1 << 20  # bytes of a chunk, about, where much is stored
 
 Index = tuple[slice, ...]
 
@@ -172,6 +175,8 @@ def from_zarr(
     if reason is None and not copy and form.root is not None and form.keys is not None:
         return _map(form, form.root, form.keys, mode, found or {})
     everything = found is None or fills
+    if fills:
+        _check_room(array, form, missing)
     return _read(array, form, {} if found is None else found, everything=everything, shown=progress)
 
 
@@ -282,13 +287,34 @@ class _PlainReader:
         for side, n, chunk in zip(box, form.grid, form.stored, strict=True):
             number = number * n + side.start // chunk
         path = self._found[number]
-        data = Path(path).read_bytes()
+        with os.fdopen(_open_regular(path), "rb") as file:
+            data = file.read()
         if len(data) != form.chunk_nbytes:
             msg = f"{path!r}: {len(data)} bytes, and a chunk has {form.chunk_nbytes}"
             raise ValueError(msg)
         items = np.frombuffer(data, form.dtype).reshape(form.chunks)
         inside = tuple(slice(0, side.stop - side.start) for side in box)
         return items[inside] if inside else items
+
+
+def _open_regular(path: str) -> int:
+    """Open a file; OSError for what would keep one waiting, as a pipe does."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "a chunk that is no regular file", path)
+    return fd
+
+
+def _check_room(array: Any, form: Format, missing: int) -> None:
+    """Raise MemoryError where chunks that are to be filled cannot fit."""
+    nbytes, free = missing * form.chunk_nbytes, available_memory()
+    if free is not None and free < nbytes:
+        msg = (
+            f"{array.store_path}: {describe_missing(form, missing)}: fill_missing=True would take "
+            f"{written(nbytes)}, and {written(free)} are free"
+        )
+        raise MemoryError(msg)
 
 
 def _check_memory(made: TiledArray, nbytes: int) -> None:
@@ -323,7 +349,9 @@ def to_zarr(
     path : str
         Of a new array in the store. The groups that it is in are made.
     chunks : int, tuple of ints or 'auto', optional
-        Of a new array: by default the tiles of a TiledArray, and what zarr chooses for others.
+        Of a new array: by default the tiles of a TiledArray; of others about 1 MiB, as near a cube
+        as the dtype allows, or less, a page of a row at least, where little is stored here and
+        there: as in `to_hdf5`. With ``shards`` what zarr chooses.
     overwrite : bool
         Replace an array, or a group, that is there.
     progress : bool
@@ -345,7 +373,8 @@ def to_zarr(
         from the array.
     ValueError
         An array that is there has another shape or dtype, or a fill value that is not zero, and
-        some chunks of it would be missing. Or it is the array's own, opened with mode ``'r+'``.
+        some chunks of it would be missing. Or it is the array's own, opened with mode ``'r+'``; or
+        `zarr_format` is not that of the group.
     FileExistsError
         There is something in the folder, and no `overwrite`.
     AccessError
@@ -360,8 +389,8 @@ def to_zarr(
     Several threads write, to chunk files themselves where these are the bytes of items, and by
     zarr's codecs elsewhere. In a local folder a new array is put in its place when all of it is
     written, and nothing is left of it if that fails; in other stores what was written is removed
-    then. Into one that is there chunks are written one by one, and those of zeros removed last. As
-    with zarr itself nobody waits for the disk.
+    then, if they can remove anything: a zip file cannot. Into one that is there chunks are written
+    one by one, and those of zeros removed last. As with zarr itself nobody waits for the disk.
 
     Examples
     --------
@@ -390,8 +419,17 @@ def to_zarr(
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
     if chunks is None:
-        chunks = getattr(array, "tiles", "auto")
+        chunks = _default_chunks(array, options)
     elif chunks != "auto":
         chunks = as_tiles(chunks, array.shape, array.itemsize)
     options = {**options, "chunks": chunks}
     return write_new(array, store, as_node_path(path), options, overwrite=overwrite, shown=progress)
+
+
+def _default_chunks(array: StoredArray, options: dict[str, Any]) -> Any:
+    """Take the tiles, or what suits what is stored; shards are made of what zarr chooses."""
+    if isinstance(array, TiledArray):
+        return array.tiles
+    if not array.nbytes or options.get("shards") is not None:
+        return "auto"
+    return choose_chunks(array, _CHUNK)
