@@ -281,7 +281,7 @@ def test_ctrl_c_leaves_nothing(run_ok, tmp_path, compressors):
     run_ok(
         f"""
         import time, pathlib
-        a = zeros((4096, 4096), "u1", tiles=16)
+        a = zeros((2048, 2048), "u1", tiles=16)
         a[...] = 1
         def interrupt():
             while sum(1 for _ in pathlib.Path("x").rglob("c/*/*")) < 20:
