@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -21,7 +22,7 @@ from sparsearray._tile_blocks import stored_tiles
 from sparsearray._tiling import Tiling
 from sparsearray.array import SparseArray
 from sparsearray.blocks import boxes, item_ranges
-from sparsearray.stored import StoredArray
+from sparsearray.stored import Flags, StoredArray
 from sparsearray.tiled import TiledArray
 
 __all__ = ["Box", "Part", "blocks_in", "copy_of", "part_of", "slow_axis", "stored_corners"]
@@ -31,6 +32,24 @@ Box = tuple[slice, ...]
 _DENSE = 256 << 20  # bytes that may be filled without being asked for
 _PIECE = 16 << 20  # bytes of tiles that are copied at a time
 _ASSEMBLING = frozenset({np.concatenate, np.stack, np.copy})
+_CHANGING = frozenset(  # their first argument
+    {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+)
+_CHANGING_METHODS = frozenset(
+    [
+        "byteswap",
+        "data",
+        "fill",
+        "flat",
+        "itemset",
+        "partition",
+        "put",
+        "resize",
+        "setfield",
+        "setflags",
+        "sort",
+    ]
+)
 
 
 class Part(StoredArray):
@@ -41,19 +60,33 @@ class Part(StoredArray):
     a plain ndarray where that is small, and refused where it is not. To other libraries, and to
     ``copy()`` with which dask finishes a result, it is a plain ndarray.
 
+    What shows memory or a file of the user is read-only, as the plain chunks are. What was worked
+    out in a task can be changed there.
+
     Parameters
     ----------
     array : SparseArray or TiledArray
         All of which it is.
     reference : tuple, optional
         What other processes make it from, as of ``__reduce__``; by default what is stored.
+    own : bool
+        Whether nobody else has it, so that it can be changed.
     """
 
-    __slots__ = ("_array", "_reference")
+    __slots__ = ("_array", "_own", "_reference")
 
-    def __init__(self, array: StoredArray, reference: tuple[Any, ...] | None = None) -> None:
+    __array_priority__ = 1.0  # dask asks which array knows how to multiply
+
+    def __init__(
+        self,
+        array: StoredArray,
+        reference: tuple[Any, ...] | None = None,
+        *,
+        own: bool = False,
+    ) -> None:
         self._array = array
         self._reference = reference
+        self._own = own
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +109,20 @@ class Part(StoredArray):
 
     def blocks(self, *, max_nbytes: int | None = None) -> Iterator[tuple[Box, NDArray[Any]]]:
         """Go through what is populated, box by box."""
-        return self._array.blocks(max_nbytes=max_nbytes)
+        for box, block in self._array.blocks(max_nbytes=max_nbytes):
+            if not self._own:
+                block.flags.writeable = False
+            yield box, block
+
+    @property
+    def flags(self) -> Flags:
+        """Whether it can be changed."""
+        return Flags(self._own, owndata=True)
+
+    def _check_writable(self, what: str = "output array") -> None:
+        if not self._own:
+            msg = f"{what} is read-only: {self!r}; np.asarray(block) makes one to change"
+            raise ValueError(msg)
 
     def close(self) -> None:
         """Do nothing: others use the array that it is part of."""
@@ -99,7 +145,7 @@ class Part(StoredArray):
         return made
 
     def __copy__(self) -> Part:
-        return Part(self._array.copy())
+        return Part(self._array.copy(), own=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reference or (Part, (self._array,))
@@ -130,6 +176,12 @@ class Part(StoredArray):
         check_copy(found.shape, found.dtype)
         return found if isinstance(self._array, TiledArray) else found.copy()
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Change what was worked out here; ValueError for what is shown."""
+        self._check_writable("assignment destination")
+        array: Any = self._array
+        array[key] = value
+
     def _slices(self, key: Any) -> Box | None:
         """Find the box that an index is, if it is one."""
         if not is_basic(key) or has_field(key):
@@ -150,21 +202,40 @@ class Part(StoredArray):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(np.ndarray, name):
             return super().__getattr__(name)
+        if name in _CHANGING_METHODS:
+            return getattr(stand_in(self), name)  # of which numpy says that it is read-only
         try:
             return getattr(_dense(self, TypeError(f"{name!r} is made for plain arrays")), name)
         except TypeError as error:
             raise AttributeError(str(error), name=name, obj=self) from None
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        outs = kwargs.get("out", ())
+        changed = [one for one in outs if isinstance(one, Part)]
+        if method == "at":
+            changed += [one for one in inputs[:1] if isinstance(one, Part)]
+        for one in changed:
+            one._check_writable()
         try:
             return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
         except TypeError as refusal:
+            if method == "at" and changed:
+                raise
             plain, named = _dense((inputs, kwargs), refusal)
-            return getattr(ufunc, method)(*plain, **named)
+            found = getattr(ufunc, method)(*plain, **named)
+            if not changed:
+                return found
+            for one, dense in zip(outs, named["out"], strict=True):
+                if isinstance(one, Part):
+                    one[...] = dense
+            return outs[0] if len(outs) == 1 else outs
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
+        changed = _changed(func, args, kwargs)
+        for one in changed:
+            one._check_writable()
         if func in _ASSEMBLING:
             if func is np.concatenate and not self.dtype.isnative:
                 # dask then copies chunk by chunk into one array, which keeps the order of bytes.
@@ -174,6 +245,8 @@ class Part(StoredArray):
         try:
             return super().__array_function__(func, types, args, kwargs)
         except TypeError as refusal:
+            if changed:  # in a copy it would be lost
+                raise
             plain, named = _dense((args, dict(kwargs)), refusal)
             return func(*plain, **named)
 
@@ -191,7 +264,7 @@ class Part(StoredArray):
             plain = _dense(self, TypeError(f"'reshape' is made for plain arrays, not {self!r}"))
             return plain.reshape(*shape, **kwargs)
         sizes = stand_in(self).reshape(*shape).shape  # numpy's errors; a view, as all is one item
-        return Part(_shown(array, sizes, array.offset))
+        return Part(_shown(array, sizes, array.offset), own=self._own)
 
     def ravel(self, order: Any = "C") -> Any:
         """Give it one axis."""
@@ -199,7 +272,7 @@ class Part(StoredArray):
 
     def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> Part:
         made: Any = self._array
-        return Part(made._like(dtype, shape))
+        return Part(made._like(dtype, shape), own=True)
 
     def _overlaps(self, other: Any) -> bool:
         return self._array._overlaps(other._array if isinstance(other, Part) else other)
@@ -225,6 +298,24 @@ class Part(StoredArray):
 
     def _stored_boxes(self) -> Iterator[Box]:
         return self._array._stored_boxes()
+
+
+def _changed(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Part]:
+    """Find the parts that a function writes to."""
+    out = kwargs.get("out")
+    found = list(out) if isinstance(out, tuple) else [out]
+    if func in _CHANGING:
+        found += args[:1] or [kwargs.get(name) for name in ("dst", "a", "arr")]
+    elif func is np.nan_to_num and not kwargs.get("copy", (*args, True, True)[1]):
+        found += args[:1] or [kwargs.get("x")]
+    elif func is np.dot or func is np.concatenate:  # of which Python knows no names
+        found += args[2:3]
+    else:
+        with suppress(TypeError, ValueError):
+            found.append(signature(func).bind(*args, **kwargs).arguments.get("out"))
+    return [one for one in found if isinstance(one, Part)]
 
 
 def _arrays(value: Any) -> Any:
