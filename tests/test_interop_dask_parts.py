@@ -116,7 +116,7 @@ def test_files_are_not_written(tmp_path):
         return block
 
     x = array.to_dask("stored")
-    with pytest.raises(ValueError, match=r"output array is read-only: .*np\.asarray\(block\)"):
+    with pytest.raises(ValueError, match=r"output array is read-only: .*block\.copy\(\)"):
         x.map_blocks(change, meta=x._meta).compute()
     assert array.sum() == 100
 
@@ -154,3 +154,113 @@ def test_products(tiles):
     same(da.cov(x.T).compute(), np.cov(dense.T))
     same(da.einsum("ij,ij->j", x, x).compute(), (dense * dense).sum(axis=0))
     same((w @ x.T).compute(), w @ dense.T)
+
+
+def test_percentiles(tiles):
+    """Dask asks a table for percentiles, and for plain arrays."""
+    dense = np.zeros(40_000)
+    dense[:30_000], dense[-9:] = 5, 7
+    array = sparsearray.zeros(dense.shape, tiles=tiles)
+    array[:30_000], array[-9:] = 5, 7
+    x = stored(array, "100KiB")
+    assert da.percentile(x, [50, 60]).compute().tolist() == [5, 5]
+    one = array.to_dask("stored")
+    found = da.percentile(one, [10, 90, 99.9]).compute()
+    np.testing.assert_allclose(found, np.percentile(dense, [10, 90, 99.9]))
+    assert type(one.to_backend("numpy").blocks[0].persist().compute()) is np.ndarray
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f8", "<M8[s]", ">M8[s]"])
+def test_order_of_bytes(tiles, dtype):
+    """Whatever the number of chunks, the dtype is the one that was said."""
+    dense = np.zeros((300, 70), dtype)
+    dense[50:60] = np.ones(70, "i4").astype(dtype)
+    array = sparsearray.zeros(dense.shape, dtype, tiles=tiles)
+    array[50:60] = dense[50:60]
+    x = stored(array, "2KiB")
+    assert array.to_dask("stored").npartitions == 1
+    for made in x, x[::-1], x[None], x.rechunk((90, 20)):
+        assert made.compute().dtype == made.dtype == np.dtype(dtype)
+
+
+# What is large
+
+
+@pytest.fixture(params=[None, (64, 64)], ids=["rows", "tiles"])
+def large(request):
+    """Make a dask array of one chunk of a terabyte with three items, and say which."""
+    array = sparsearray.zeros((1 << 20, 1 << 17), tiles=request.param)
+    array[5, 3], array[1000, 7], array[1 << 19, 7] = 1, 2, 3
+    return array.to_dask("stored")
+
+
+SLICES = {
+    "reversed": np.s_[::-1],
+    "columns reversed": np.s_[:, ::-1],
+    "with a step": np.s_[::5],
+    "with a step back": np.s_[1000::-5, 3:],
+    "columns with a step": np.s_[2:, 1::3],
+    "a new axis": np.s_[None],
+    "new axes": np.s_[:, None, ::-1, None],
+    "an ellipsis": np.s_[..., 2:],
+}
+
+
+@pytest.mark.parametrize("how", SLICES)
+def test_slices_skip_holes(large, how):
+    """Of a terabyte they hold what was selected, at the right places."""
+    dense = np.zeros((2000, 10))
+    dense[5, 3], dense[1000, 7] = 1, 2
+    key = SLICES[how]
+    ends = {"reversed": np.s_[-2000:, :10], "columns reversed": np.s_[:2000, -10:]}
+    wanted = dense[key]
+    found = large[key]
+    assert found.sum().compute() == wanted.sum() + (
+        3 if how not in ("with a step back", "with a step") else 0
+    )
+    corner = ends.get(how, tuple(slice(0, n) for n in wanted.shape))
+    if how == "new axes":
+        corner = np.s_[:2000, :, -10:, :]
+    np.testing.assert_array_equal(found[corner].compute(), wanted, strict=True)
+
+
+def test_rows_skip_holes():
+    """So does one row, or column, that is large."""
+    array = sparsearray.zeros((4, 1 << 30))
+    array[2, 5] = 7
+    x = array.to_dask("stored")
+    assert x[2].sum().compute() == 7
+    assert x[-2, ::-1].argmax().compute() == (1 << 30) - 6
+    assert x[1].max().compute() == 0
+
+
+def test_stacks_skip_holes(large):
+    """Stacks, and what is turned over, too."""
+    assert da.stack([large, large * 2]).sum().compute() == 18
+    assert da.flip(large, 1).max().compute() == 3
+    assert large.map_overlap(lambda block: block, depth=1, boundary="none").sum().compute() == 6
+
+
+FILLING = {
+    "asarray": np.asarray,
+    "copy": np.copy,
+    "stack": lambda block: np.stack([block, block]),
+    "masked": lambda block: np.ma.masked_equal(block, 0),
+    "transposed": lambda block: block.T,
+    "overlapping": lambda block: np.roll(block, 1, 0),
+}
+
+
+@pytest.mark.parametrize("how", FILLING)
+def test_filling_is_refused(large, how):
+    """What would fill a terabyte says so, with what to do instead."""
+    x = large.map_blocks(FILLING[how], meta=large._meta)
+    with pytest.raises((TypeError, AttributeError), match=r"of [12] TiB in a chunk; .*rechunk"):
+        x.sum().compute()
+
+
+def test_overlaps_that_fill_are_refused(large):
+    """A map over overlaps that makes plain arrays is a TypeError, as its how-to says."""
+    x = large.map_overlap(np.copy, depth=1, boundary="none")
+    with pytest.raises(TypeError, match=r"np\.copy would fill the holes, of 1 TiB in a chunk"):
+        x.sum().compute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from inspect import signature
 from math import prod
 from typing import Any
@@ -13,9 +14,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from sparsearray._boxes import corners, stand_in
 from sparsearray._memory import check_copy
+from sparsearray._optional import needed
 from sparsearray._pool import Pool
 from sparsearray._records import Records
-from sparsearray._selection import has_field, is_basic, with_ellipsis
+from sparsearray._selection import Selection, has_field, is_basic, positions, with_ellipsis
 from sparsearray._storage import Memory
 from sparsearray._text import size as written
 from sparsearray._tile_blocks import stored_tiles
@@ -25,7 +27,16 @@ from sparsearray.blocks import boxes, item_ranges
 from sparsearray.stored import Flags, StoredArray
 from sparsearray.tiled import TiledArray
 
-__all__ = ["Box", "Part", "blocks_in", "copy_of", "part_of", "slow_axis", "stored_corners"]
+__all__ = [
+    "Box",
+    "Part",
+    "blocks_in",
+    "copy_of",
+    "part_of",
+    "register",
+    "slow_axis",
+    "stored_corners",
+]
 
 Box = tuple[slice, ...]
 
@@ -121,7 +132,7 @@ class Part(StoredArray):
 
     def _check_writable(self, what: str = "output array") -> None:
         if not self._own:
-            msg = f"{what} is read-only: {self!r}; np.asarray(block) makes one to change"
+            msg = f"{what} is read-only: {self!r}; block.copy() makes a plain one to change"
             raise ValueError(msg)
 
     def close(self) -> None:
@@ -133,6 +144,7 @@ class Part(StoredArray):
         if copy is False:
             msg = "a part with holes cannot be made an ndarray without a copy"
             raise ValueError(msg)
+        _check_small("np.asarray would fill the holes", self.nbytes)
         made: NDArray[Any] = self.copy()
         return made if dtype is None else made.astype(dtype, copy=False)
 
@@ -148,7 +160,7 @@ class Part(StoredArray):
         return Part(self._array.copy(), own=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._reference or (Part, (self._array,))
+        return self._reference or (_again, (self._array,))
 
     def __sizeof__(self) -> int:
         # What dask counts; pages of files are the system's.
@@ -170,6 +182,10 @@ class Part(StoredArray):
                 return part_of(self._array, sides)
         if isinstance(key, StoredArray) and key.dtype == bool and key.shape == self.shape:
             key = np.nonzero(key)
+        if is_basic(key) and not has_field(key):
+            sizes = np.shape(stand_in(self)[key])  # raises numpy's errors
+            if prod(sizes) * self.itemsize > _DENSE:
+                return Part(_picked(self._array, key, sizes), own=True)
         found = self._array[key]
         if not isinstance(found, np.ndarray):
             return found
@@ -237,11 +253,7 @@ class Part(StoredArray):
         for one in changed:
             one._check_writable()
         if func in _ASSEMBLING:
-            if func is np.concatenate and not self.dtype.isnative:
-                # dask then copies chunk by chunk into one array, which keeps the order of bytes.
-                msg = f"np.concatenate makes another dtype of {self.dtype}"
-                raise TypeError(msg)
-            return func(*_arrays(args), **kwargs)
+            return _assembled(func, args, dict(kwargs))
         try:
             return super().__array_function__(func, types, args, kwargs)
         except TypeError as refusal:
@@ -300,6 +312,21 @@ class Part(StoredArray):
         return self._array._stored_boxes()
 
 
+def _again(array: StoredArray) -> Part:
+    """Load what was pickled."""
+    register()
+    return Part(array)
+
+
+@cache
+def register() -> None:
+    """Tell dask what it asks of tables, which know ndarrays only: in each process with parts."""
+    tables: Any = needed("dask.array.dispatch", "chunks='stored'", "dask")
+    needed("dask.array", "chunks='stored'", "dask")  # fills them
+    tables.percentile_lookup.register(Part, tables.percentile_lookup.dispatch(np.ndarray))
+    tables.to_numpy_dispatch.register(Part, Part.copy)
+
+
 def _changed(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> list[Part]:
@@ -334,13 +361,36 @@ def _dense(value: Any, refusal: TypeError) -> Any:
     nbytes = _nbytes(value)
     if not nbytes:  # numpy's own error, of arguments
         raise refusal
+    _check_small(str(refusal).partition("; on a window")[0], nbytes)
+    return _arrays(value)
+
+
+def _check_small(what: str, nbytes: int) -> None:
+    """Raise TypeError where so much would be filled."""
     if nbytes > _DENSE:
         msg = (
-            f"{str(refusal).partition('; on a window')[0]}, of {written(nbytes)} in a chunk; of a "
-            "dask array with chunks='stored', x.rechunk('auto') has plain chunks"
+            f"{what}, of {written(nbytes)} in a chunk; of a dask array with chunks='stored', "
+            "x.rechunk('auto') has plain chunks"
         )
         raise TypeError(msg) from None
-    return _arrays(value)
+
+
+def _assembled(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> NDArray[Any] | Part:
+    """Put plain ndarrays of parts together, or of one of them make a copy."""
+    if func is np.concatenate:  # dask makes results so, as large as they are
+        parts = args[0] if args and isinstance(args[0], list | tuple) else ()
+        if len(parts) == 1 and isinstance(parts[0], Part) and parts[0].nbytes > _DENSE:
+            return parts[0]
+        if any(isinstance(one, Part) and not one.dtype.isnative for one in parts):
+            # dask then copies chunk by chunk into one array, which keeps the order of bytes.
+            msg = "np.concatenate makes another dtype of what is not in the order of this machine"
+            raise TypeError(msg)
+    else:
+        _check_small(f"np.{func.__name__} would fill the holes", _nbytes((args, kwargs)))
+    made: NDArray[Any] = func(*_arrays(args), **_arrays(kwargs))
+    return made
 
 
 def _nbytes(value: Any) -> int:
@@ -431,6 +481,32 @@ def copy_of(array: StoredArray, box: Box) -> StoredArray:
     for index, block in blocks_in(array, box):
         made._write_filled(index, block)
     return made
+
+
+def _picked(array: StoredArray, key: Any, shape: tuple[int, ...]) -> StoredArray:
+    """Copy what is stored of what a basic index selects, in a result of a known shape."""
+    kind: Any = array
+    wanted, made = Selection(key, array.shape), kind._like(array.dtype, shape)
+    for box, block in array.blocks():
+        met = [positions(side, along) for side, along in zip(wanted.sides, box, strict=True)]
+        if any(one.start >= one.stop for one in met):
+            continue
+        target = [slice(0, n) for n in shape]  # also of new axes
+        for one, k in zip(met, wanted.axes, strict=True):
+            if k is not None:
+                target[k] = one
+        sides = [side[one] for side, one in zip(wanted.sides, met, strict=True)]
+        items = block[tuple(_index(side, along) for side, along in zip(sides, box, strict=True))]
+        lengths = [one.stop - one.start for one in target]
+        made._write_filled(tuple(target), np.ascontiguousarray(items.reshape(lengths)))
+    found: StoredArray = made
+    return found
+
+
+def _index(side: range, along: slice) -> slice:
+    """Write a range as an index into a box."""
+    stop = side.stop - along.start
+    return slice(side.start - along.start, None if stop < 0 else stop, side.step)
 
 
 def blocks_in(array: StoredArray, box: Box) -> Iterator[tuple[Box, NDArray[Any]]]:

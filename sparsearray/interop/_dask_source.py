@@ -19,7 +19,7 @@ from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
 from ._dask_constant import constant
-from ._dask_part import Box, Part, blocks_in, copy_of, part_of
+from ._dask_part import Box, Part, blocks_in, copy_of, part_of, register
 
 __all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
 
@@ -201,6 +201,8 @@ def load(piece: Piece) -> Any:
     shape = tuple(side.stop - side.start for side in piece.box)
     if piece.kind == "zeros":
         return constant(shape, piece.dtype)
+    if piece.kind in ("empty", "part"):
+        register()
     if piece.kind == "empty":
         return Part(SparseArray._zeros(shape, piece.dtype))
     array = piece.array()

@@ -70,9 +70,9 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     With ``chunks='stored'`` a terabyte that holds a gigabyte has eight chunks, not 8192. They are
     arrays with holes: reductions but for variances, slices, and functions that keep zero at zero
     (``abs(x)``, ``x * 2``, ``x > 1``) skip what holds nothing. What would fill the holes (``x +
-    1``, `dask.array.map_overlap`) is a TypeError where a chunk is larger than 256 MiB;
-    ``x.rechunk('auto')`` has plain chunks. A function given to `dask.array.map_blocks` gets such an
-    array, of which ``np.asarray(block)`` makes a plain one where it fits into memory.
+    1``, ``x.T``) is a TypeError where a chunk is larger than 256 MiB; ``x.rechunk('auto')`` has
+    plain chunks. A function given to `dask.array.map_blocks` gets such an array, read-only, of
+    which ``block.copy()`` makes a plain one where it fits into memory.
 
     Examples
     --------
