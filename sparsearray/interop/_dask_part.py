@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 Box = tuple[slice, ...]
+Reference = Callable[[], tuple[Any, ...] | None]
 
 _DENSE = 256 << 20  # bytes that may be filled without being asked for
 _PIECE = 16 << 20  # bytes of tiles that are copied at a time
@@ -78,8 +79,9 @@ class Part(StoredArray):
     ----------
     array : SparseArray or TiledArray
         All of which it is.
-    reference : tuple, optional
-        What other processes make it from, as of ``__reduce__``; by default what is stored.
+    reference : function, optional
+        Of nothing: what other processes make it from, as of ``__reduce__``, or None. By default
+        they get what is stored. It is asked when the part travels, and not before.
     own : bool
         Whether nobody else has it, so that it can be changed.
     """
@@ -91,7 +93,7 @@ class Part(StoredArray):
     def __init__(
         self,
         array: StoredArray,
-        reference: tuple[Any, ...] | None = None,
+        reference: Reference | None = None,
         *,
         own: bool = False,
     ) -> None:
@@ -160,7 +162,8 @@ class Part(StoredArray):
         return Part(self._array.copy(), own=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._reference or (_again, (self._array,))
+        found = self._reference() if self._reference is not None else None
+        return found or (_again, (self._array,))
 
     def __sizeof__(self) -> int:
         # What dask counts; pages of files are the system's.
@@ -409,7 +412,7 @@ def slow_axis(array: StoredArray) -> int:
     return array.ndim - 1 if getattr(array, "order", "C") == "F" else 0
 
 
-def part_of(array: StoredArray, box: Box, reference: tuple[Any, ...] | None = None) -> Part:
+def part_of(array: StoredArray, box: Box, reference: Reference | None = None) -> Part:
     """
     Make a part of an array: without a copy where it lies in one piece, else of what is stored.
 
@@ -419,7 +422,7 @@ def part_of(array: StoredArray, box: Box, reference: tuple[Any, ...] | None = No
         Of which.
     box : tuple of slices
         Inside it.
-    reference : tuple, optional
+    reference : function, optional
         As of `Part`.
     """
     found = _view(array, box)

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any
@@ -207,11 +208,15 @@ def load(piece: Piece) -> Any:
         return Part(SparseArray._zeros(shape, piece.dtype))
     array = piece.array()
     if piece.kind == "part":
-        reference = (load, (piece,)) if piece.source and piece.source.is_shared else None
-        return part_of(array, piece.box, reference)
+        return part_of(array, piece.box, partial(_reference, piece))
     found = _dense(array, piece.box, shape)
     found.flags.writeable = False  # whatever it is: what is written to it would be lost
     return found
+
+
+def _reference(piece: Piece) -> tuple[Any, ...] | None:
+    """Say how another process makes a chunk with holes, if it can open what that shows."""
+    return (load, (piece,)) if piece.source is not None and piece.source.is_shared else None
 
 
 def _dense(array: StoredArray, box: Box, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -264,8 +264,10 @@ def make_token(array: StoredArray) -> Any:
     """
     Make what dask names an array by, as ``__dask_tokenize__``.
 
-    Of what is only read from files it is which those are, and when they were last written. All else
-    can change without a sign of it, and gets a new name each time.
+    Of what is only read from files it is which those are, and when they were last written. What is
+    written through a mapping, by whomever, may not be seen before it is flushed, and neither are
+    two writes within one tick of the file system's clock. All else can change without a sign of
+    it, and gets a new name each time.
     """
     found = None
     if array.mode == "r":
