@@ -185,6 +185,21 @@ def test_order_of_bytes(tiles, dtype):
     assert array.to_dask("stored").npartitions == 1
     for made in x, x[::-1], x[None], x.rechunk((90, 20)):
         assert made.compute().dtype == made.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(made.compute(), made.map_blocks(np.copy).compute())
+    same = np.testing.assert_array_equal
+    same(x.compute(), dense)
+    same(da.topk(x, 3, axis=0).compute(), np.sort(dense, axis=0)[:-4:-1])
+
+
+def test_order_of_bytes_in_fortran_order(tmp_path):
+    """So it is where chunks lie along the last axis."""
+    dense = np.zeros((70, 30_000), ">i4")
+    dense[:, 500:20_000] = 7
+    np.save(tmp_path / "a.npy", np.asfortranarray(dense))
+    x = stored(sparsearray.open(tmp_path / "a.npy"), "1MiB")
+    assert x.numblocks[0] == 1
+    np.testing.assert_array_equal(x.compute(), dense, strict=True)
+    assert x.compute().dtype == dense.dtype
 
 
 # What is large

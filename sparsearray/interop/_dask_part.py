@@ -378,22 +378,24 @@ def _check_small(what: str, nbytes: int) -> None:
         raise TypeError(msg) from None
 
 
-def _assembled(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> NDArray[Any] | Part:
+def _assembled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Put plain ndarrays of parts together, or of one of them make a copy."""
     if func is np.concatenate:  # dask makes results so, as large as they are
         parts = args[0] if args and isinstance(args[0], list | tuple) else ()
-        if len(parts) == 1 and isinstance(parts[0], Part) and parts[0].nbytes > _DENSE:
+        kinds = {getattr(one, "dtype", None) for one in parts}
+        dtype = kinds.pop() if len(kinds) == 1 else None
+        swapped = dtype is not None and not dtype.isnative  # numpy makes it native
+        if len(parts) == 1 and isinstance(parts[0], Part) and (swapped or _nbytes(parts) > _DENSE):
             return parts[0]
-        if any(isinstance(one, Part) and not one.dtype.isnative for one in parts):
-            # dask then copies chunk by chunk into one array, which keeps the order of bytes.
-            msg = "np.concatenate makes another dtype of what is not in the order of this machine"
+        if swapped and kwargs.get("axis"):
+            # dask then copies chunk by chunk into one array, instead of axis by axis.
+            msg = f"np.concatenate makes another dtype of {dtype}"
             raise TypeError(msg)
+        if swapped and "out" not in kwargs and len(args) < 3:
+            kwargs.setdefault("dtype", dtype)
     else:
         _check_small(f"np.{func.__name__} would fill the holes", _nbytes((args, kwargs)))
-    made: NDArray[Any] = func(*_arrays(args), **_arrays(kwargs))
-    return made
+    return func(*_arrays(args), **_arrays(kwargs))
 
 
 def _nbytes(value: Any) -> int:
