@@ -324,8 +324,7 @@ def _again(array: StoredArray) -> Part:
 @cache
 def register() -> None:
     """Tell dask what it asks of tables, which know ndarrays only: in each process with parts."""
-    tables: Any = needed("dask.array.dispatch", "chunks='stored'", "dask")
-    needed("dask.array", "chunks='stored'", "dask")  # fills them
+    tables: Any = needed("dask.array", "chunks='stored'", "dask").dispatch  # which it has filled
     tables.percentile_lookup.register(Part, tables.percentile_lookup.dispatch(np.ndarray))
     tables.to_numpy_dispatch.register(Part, Part.copy)
 
