@@ -8,6 +8,7 @@
 #include <set>
 #include <shared_mutex>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
 
@@ -28,6 +29,15 @@ struct DropHold {
     void operator()(sa_reservation *r) const { r->drop_hold(); }
 };
 
+// The system notes a time when a page becomes dirty, but not when more is written to it. Others that ask whether
+// the file was changed look at the time, and at nothing else: so it is that of the last flush, at least.
+void set_time(int fd) {
+    const struct timespec now[2] = {{0, UTIME_OMIT}, {0, UTIME_NOW}};
+    // Only its owner may leave one time as it is. Who may not do either has failed at nothing that was asked for.
+    if (futimens(fd, now) < 0 && errno == EPERM)
+        futimens(fd, nullptr);
+}
+
 // msync writes the range, fsync what the file system keeps about the file.
 int write_back(sa_reservation *r, std::vector<Dirty> &dirty) {
     int first = 0;
@@ -36,8 +46,11 @@ int write_back(sa_reservation *r, std::vector<Dirty> &dirty) {
         if (msync(r->base + part.range.start, part.range.nbytes(), MS_SYNC) < 0)
             part.error = errno;
         Borrowed fd = part.file->fd();
-        if (fd >= 0 && synced.insert(part.file.get()).second && fsync(fd) < 0)
-            part.error = errno;
+        if (fd >= 0 && synced.insert(part.file.get()).second) {
+            set_time(fd);
+            if (fsync(fd) < 0)
+                part.error = errno;
+        }
         first = first ? first : part.error;
     }
     return first;

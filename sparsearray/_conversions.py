@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ._optional import needed
+
 if TYPE_CHECKING:
     from .stored import StoredArray
 
@@ -49,6 +51,7 @@ class Conversions:
         """
         from .interop.dask import from_array
 
+        needed("dask.array", "to_dask", "dask")  # or it says that from_array needs it
         return from_array(self, chunks, name=name)
 
     def __dask_tokenize__(self) -> Any:

@@ -88,9 +88,12 @@ class FileBacking(PageMapping):
         Where a full disk has room again, what was kept for it moves into the file, and the window
         shows the file again. What another thread writes to those pages meanwhile is moved, too.
 
+        A file with windows in the range that may write has the time of the call as its time of
+        modification: the system alone may miss what was written to a page that was not flushed yet.
+
         References
         ----------
-        msync(2), fsync(2)
+        msync(2), fsync(2), futimens(3)
         """
         start = index(offset)
         length = self._nbytes - start if nbytes is None else index(nbytes)

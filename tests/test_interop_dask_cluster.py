@@ -188,3 +188,24 @@ def test_a_worker_is_killed(cluster, terabyte, tmp_path):
     assert target.sum() == expected
     cluster.wait_for_workers(2, timeout=60)
     assert victim not in cluster.run(os.getpid).values()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_do_not_write_to_what_they_read(tmp_path):
+    """What a task does in place is refused there, too; and workers know what dask asks tables for."""
+    path = tmp_path / "a.npy"
+    with sparsearray.open(path, "w+", shape=(40_000,)) as array:
+        array[:30_000] = 5
+        array.flush()
+        x = array.to_dask("stored")
+
+        def change(block):
+            block *= 3
+            return block
+
+        with pytest.raises(ValueError, match="output array is read-only"):
+            x.map_blocks(change, meta=x._meta).compute()
+        assert x.sum().compute() == array.sum() == 150_000
+        assert da.percentile(x, [50]).compute().tolist() == [5]
+        doubled = (x * 2).persist()
+        assert da.percentile(doubled, [50]).compute().tolist() == [10]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import cache
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -12,25 +14,54 @@ from numpy.typing import DTypeLike, NDArray
 
 from sparsearray._boxes import corners, stand_in
 from sparsearray._memory import check_copy
+from sparsearray._optional import needed
 from sparsearray._pool import Pool
 from sparsearray._records import Records
-from sparsearray._selection import has_field, is_basic, with_ellipsis
+from sparsearray._selection import Selection, has_field, is_basic, positions, with_ellipsis
 from sparsearray._storage import Memory
 from sparsearray._text import size as written
 from sparsearray._tile_blocks import stored_tiles
 from sparsearray._tiling import Tiling
 from sparsearray.array import SparseArray
 from sparsearray.blocks import boxes, item_ranges
-from sparsearray.stored import StoredArray
+from sparsearray.stored import Flags, StoredArray
 from sparsearray.tiled import TiledArray
 
-__all__ = ["Box", "Part", "blocks_in", "copy_of", "part_of", "slow_axis", "stored_corners"]
+__all__ = [
+    "Box",
+    "Part",
+    "blocks_in",
+    "copy_of",
+    "part_of",
+    "register",
+    "slow_axis",
+    "stored_corners",
+]
 
 Box = tuple[slice, ...]
+Reference = Callable[[], tuple[Any, ...] | None]
 
 _DENSE = 256 << 20  # bytes that may be filled without being asked for
 _PIECE = 16 << 20  # bytes of tiles that are copied at a time
 _ASSEMBLING = frozenset({np.concatenate, np.stack, np.copy})
+_CHANGING = frozenset(  # their first argument
+    {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+)
+_CHANGING_METHODS = frozenset(
+    [
+        "byteswap",
+        "data",
+        "fill",
+        "flat",
+        "itemset",
+        "partition",
+        "put",
+        "resize",
+        "setfield",
+        "setflags",
+        "sort",
+    ]
+)
 
 
 class Part(StoredArray):
@@ -41,19 +72,34 @@ class Part(StoredArray):
     a plain ndarray where that is small, and refused where it is not. To other libraries, and to
     ``copy()`` with which dask finishes a result, it is a plain ndarray.
 
+    What shows memory or a file of the user is read-only, as the plain chunks are. What was worked
+    out in a task can be changed there.
+
     Parameters
     ----------
     array : SparseArray or TiledArray
         All of which it is.
-    reference : tuple, optional
-        What other processes make it from, as of ``__reduce__``; by default what is stored.
+    reference : function, optional
+        Of nothing: what other processes make it from, as of ``__reduce__``, or None. By default
+        they get what is stored. It is asked when the part travels, and not before.
+    own : bool
+        Whether nobody else has it, so that it can be changed.
     """
 
-    __slots__ = ("_array", "_reference")
+    __slots__ = ("_array", "_own", "_reference")
 
-    def __init__(self, array: StoredArray, reference: tuple[Any, ...] | None = None) -> None:
+    __array_priority__ = 1.0  # dask asks which array knows how to multiply
+
+    def __init__(
+        self,
+        array: StoredArray,
+        reference: Reference | None = None,
+        *,
+        own: bool = False,
+    ) -> None:
         self._array = array
         self._reference = reference
+        self._own = own
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +122,20 @@ class Part(StoredArray):
 
     def blocks(self, *, max_nbytes: int | None = None) -> Iterator[tuple[Box, NDArray[Any]]]:
         """Go through what is populated, box by box."""
-        return self._array.blocks(max_nbytes=max_nbytes)
+        for box, block in self._array.blocks(max_nbytes=max_nbytes):
+            if not self._own:
+                block.flags.writeable = False
+            yield box, block
+
+    @property
+    def flags(self) -> Flags:
+        """Whether it can be changed."""
+        return Flags(self._own, owndata=True)
+
+    def _check_writable(self, what: str = "output array") -> None:
+        if not self._own:
+            msg = f"{what} is read-only: {self!r}; block.copy() makes a plain one to change"
+            raise ValueError(msg)
 
     def close(self) -> None:
         """Do nothing: others use the array that it is part of."""
@@ -87,6 +146,7 @@ class Part(StoredArray):
         if copy is False:
             msg = "a part with holes cannot be made an ndarray without a copy"
             raise ValueError(msg)
+        _check_small("np.asarray would fill the holes", self.nbytes)
         made: NDArray[Any] = self.copy()
         return made if dtype is None else made.astype(dtype, copy=False)
 
@@ -99,10 +159,11 @@ class Part(StoredArray):
         return made
 
     def __copy__(self) -> Part:
-        return Part(self._array.copy())
+        return Part(self._array.copy(), own=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._reference or (Part, (self._array,))
+        found = self._reference() if self._reference is not None else None
+        return found or (_again, (self._array,))
 
     def __sizeof__(self) -> int:
         # What dask counts; pages of files are the system's.
@@ -124,11 +185,21 @@ class Part(StoredArray):
                 return part_of(self._array, sides)
         if isinstance(key, StoredArray) and key.dtype == bool and key.shape == self.shape:
             key = np.nonzero(key)
+        if is_basic(key) and not has_field(key):
+            sizes = np.shape(stand_in(self)[key])  # raises numpy's errors
+            if prod(sizes) * self.itemsize > _DENSE:
+                return Part(_picked(self._array, key, sizes), own=True)
         found = self._array[key]
         if not isinstance(found, np.ndarray):
             return found
         check_copy(found.shape, found.dtype)
         return found if isinstance(self._array, TiledArray) else found.copy()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Change what was worked out here; ValueError for what is shown."""
+        self._check_writable("assignment destination")
+        array: Any = self._array
+        array[key] = value
 
     def _slices(self, key: Any) -> Box | None:
         """Find the box that an index is, if it is one."""
@@ -150,30 +221,47 @@ class Part(StoredArray):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(np.ndarray, name):
             return super().__getattr__(name)
+        if name in _CHANGING_METHODS:
+            return getattr(stand_in(self), name)  # of which numpy says that it is read-only
         try:
             return getattr(_dense(self, TypeError(f"{name!r} is made for plain arrays")), name)
         except TypeError as error:
             raise AttributeError(str(error), name=name, obj=self) from None
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        outs = kwargs.get("out", ())
+        changed = [one for one in outs if isinstance(one, Part)]
+        if method == "at":
+            changed += [one for one in inputs[:1] if isinstance(one, Part)]
+        for one in changed:
+            one._check_writable()
         try:
             return super().__array_ufunc__(ufunc, method, *inputs, **kwargs)
         except TypeError as refusal:
+            if method == "at" and changed:
+                raise
             plain, named = _dense((inputs, kwargs), refusal)
-            return getattr(ufunc, method)(*plain, **named)
+            found = getattr(ufunc, method)(*plain, **named)
+            if not changed:
+                return found
+            for one, dense in zip(outs, named["out"], strict=True):
+                if isinstance(one, Part):
+                    one[...] = dense
+            return outs[0] if len(outs) == 1 else outs
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
+        changed = _changed(func, args, kwargs)
+        for one in changed:
+            one._check_writable()
         if func in _ASSEMBLING:
-            if func is np.concatenate and not self.dtype.isnative:
-                # dask then copies chunk by chunk into one array, which keeps the order of bytes.
-                msg = f"np.concatenate makes another dtype of {self.dtype}"
-                raise TypeError(msg)
-            return func(*_arrays(args), **kwargs)
+            return _assembled(func, args, dict(kwargs))
         try:
             return super().__array_function__(func, types, args, kwargs)
         except TypeError as refusal:
+            if changed:  # in a copy it would be lost
+                raise
             plain, named = _dense((args, dict(kwargs)), refusal)
             return func(*plain, **named)
 
@@ -191,7 +279,7 @@ class Part(StoredArray):
             plain = _dense(self, TypeError(f"'reshape' is made for plain arrays, not {self!r}"))
             return plain.reshape(*shape, **kwargs)
         sizes = stand_in(self).reshape(*shape).shape  # numpy's errors; a view, as all is one item
-        return Part(_shown(array, sizes, array.offset))
+        return Part(_shown(array, sizes, array.offset), own=self._own)
 
     def ravel(self, order: Any = "C") -> Any:
         """Give it one axis."""
@@ -199,7 +287,7 @@ class Part(StoredArray):
 
     def _like(self, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> Part:
         made: Any = self._array
-        return Part(made._like(dtype, shape))
+        return Part(made._like(dtype, shape), own=True)
 
     def _overlaps(self, other: Any) -> bool:
         return self._array._overlaps(other._array if isinstance(other, Part) else other)
@@ -227,6 +315,38 @@ class Part(StoredArray):
         return self._array._stored_boxes()
 
 
+def _again(array: StoredArray) -> Part:
+    """Load what was pickled."""
+    register()
+    return Part(array)
+
+
+@cache
+def register() -> None:
+    """Tell dask what it asks of tables, which know ndarrays only: in each process with parts."""
+    tables: Any = needed("dask.array", "chunks='stored'", "dask").dispatch  # which it has filled
+    tables.percentile_lookup.register(Part, tables.percentile_lookup.dispatch(np.ndarray))
+    tables.to_numpy_dispatch.register(Part, Part.copy)
+
+
+def _changed(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[Part]:
+    """Find the parts that a function writes to."""
+    out = kwargs.get("out")
+    found = list(out) if isinstance(out, tuple) else [out]
+    if func in _CHANGING:
+        found += args[:1] or [kwargs.get(name) for name in ("dst", "a", "arr")]
+    elif func is np.nan_to_num and not kwargs.get("copy", (*args, True, True)[1]):
+        found += args[:1] or [kwargs.get("x")]
+    elif func is np.dot or func is np.concatenate:  # of which Python knows no names
+        found += args[2:3]
+    else:
+        with suppress(TypeError, ValueError):
+            found.append(signature(func).bind(*args, **kwargs).arguments.get("out"))
+    return [one for one in found if isinstance(one, Part)]
+
+
 def _arrays(value: Any) -> Any:
     """Make plain ndarrays of all parts in arguments."""
     if isinstance(value, Part):
@@ -243,13 +363,38 @@ def _dense(value: Any, refusal: TypeError) -> Any:
     nbytes = _nbytes(value)
     if not nbytes:  # numpy's own error, of arguments
         raise refusal
+    _check_small(str(refusal).partition("; on a part")[0], nbytes)
+    return _arrays(value)
+
+
+def _check_small(what: str, nbytes: int) -> None:
+    """Raise TypeError where so much would be filled."""
     if nbytes > _DENSE:
         msg = (
-            f"{str(refusal).partition('; on a part')[0]}, of {written(nbytes)} in a chunk; of a "
-            "dask array with chunks='stored', x.rechunk('auto') has plain chunks"
+            f"{what}, of {written(nbytes)} in a chunk; of a dask array with chunks='stored', "
+            "x.rechunk('auto') has plain chunks"
         )
         raise TypeError(msg) from None
-    return _arrays(value)
+
+
+def _assembled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Put plain ndarrays of parts together, or of one of them make a copy."""
+    if func is np.concatenate:  # dask makes results so, as large as they are
+        parts = args[0] if args and isinstance(args[0], list | tuple) else ()
+        kinds = {getattr(one, "dtype", None) for one in parts}
+        dtype = kinds.pop() if len(kinds) == 1 else None
+        swapped = dtype is not None and not dtype.isnative  # numpy makes it native
+        if len(parts) == 1 and isinstance(parts[0], Part) and (swapped or _nbytes(parts) > _DENSE):
+            return parts[0]
+        if swapped and kwargs.get("axis"):
+            # dask then copies chunk by chunk into one array, instead of axis by axis.
+            msg = f"np.concatenate makes another dtype of {dtype}"
+            raise TypeError(msg)
+        if swapped and "out" not in kwargs and len(args) < 3:
+            kwargs.setdefault("dtype", dtype)
+    else:
+        _check_small(f"np.{func.__name__} would fill the holes", _nbytes((args, kwargs)))
+    return func(*_arrays(args), **_arrays(kwargs))
 
 
 def _nbytes(value: Any) -> int:
@@ -268,7 +413,7 @@ def slow_axis(array: StoredArray) -> int:
     return array.ndim - 1 if getattr(array, "order", "C") == "F" else 0
 
 
-def part_of(array: StoredArray, box: Box, reference: tuple[Any, ...] | None = None) -> Part:
+def part_of(array: StoredArray, box: Box, reference: Reference | None = None) -> Part:
     """
     Make a part of an array: without a copy where it lies in one piece, else of what is stored.
 
@@ -278,7 +423,7 @@ def part_of(array: StoredArray, box: Box, reference: tuple[Any, ...] | None = No
         Of which.
     box : tuple of slices
         Inside it.
-    reference : tuple, optional
+    reference : function, optional
         As of `Part`.
     """
     found = _view(array, box)
@@ -340,6 +485,32 @@ def copy_of(array: StoredArray, box: Box) -> StoredArray:
     for index, block in blocks_in(array, box):
         made._write_filled(index, block)
     return made
+
+
+def _picked(array: StoredArray, key: Any, shape: tuple[int, ...]) -> StoredArray:
+    """Copy what is stored of what a basic index selects, in a result of a known shape."""
+    kind: Any = array
+    wanted, made = Selection(key, array.shape), kind._like(array.dtype, shape)
+    for box, block in array.blocks():
+        met = [positions(side, along) for side, along in zip(wanted.sides, box, strict=True)]
+        if any(one.start >= one.stop for one in met):
+            continue
+        target = [slice(0, n) for n in shape]  # also of new axes
+        for one, k in zip(met, wanted.axes, strict=True):
+            if k is not None:
+                target[k] = one
+        sides = [side[one] for side, one in zip(wanted.sides, met, strict=True)]
+        items = block[tuple(_index(side, along) for side, along in zip(sides, box, strict=True))]
+        lengths = [one.stop - one.start for one in target]
+        made._write_filled(tuple(target), np.ascontiguousarray(items.reshape(lengths)))
+    found: StoredArray = made
+    return found
+
+
+def _index(side: range, along: slice) -> slice:
+    """Write a range as an index into a box."""
+    stop = side.stop - along.start
+    return slice(side.start - along.start, None if stop < 0 else stop, side.step)
 
 
 def blocks_in(array: StoredArray, box: Box) -> Iterator[tuple[Box, NDArray[Any]]]:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from threading import Lock
 from typing import Any
@@ -19,7 +20,7 @@ from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
 from ._dask_constant import constant
-from ._dask_part import Box, Part, blocks_in, copy_of, part_of
+from ._dask_part import Box, Part, blocks_in, copy_of, part_of, register
 
 __all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
 
@@ -201,15 +202,21 @@ def load(piece: Piece) -> Any:
     shape = tuple(side.stop - side.start for side in piece.box)
     if piece.kind == "zeros":
         return constant(shape, piece.dtype)
+    if piece.kind in ("empty", "part"):
+        register()
     if piece.kind == "empty":
         return Part(SparseArray._zeros(shape, piece.dtype))
     array = piece.array()
     if piece.kind == "part":
-        reference = (load, (piece,)) if piece.source and piece.source.is_shared else None
-        return part_of(array, piece.box, reference)
+        return part_of(array, piece.box, partial(_reference, piece))
     found = _dense(array, piece.box, shape)
     found.flags.writeable = False  # whatever it is: what is written to it would be lost
     return found
+
+
+def _reference(piece: Piece) -> tuple[Any, ...] | None:
+    """Say how another process makes a chunk with holes, if it can open what that shows."""
+    return (load, (piece,)) if piece.source is not None and piece.source.is_shared else None
 
 
 def _dense(array: StoredArray, box: Box, shape: tuple[int, ...]) -> NDArray[Any]:

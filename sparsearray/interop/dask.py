@@ -70,9 +70,9 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     With ``chunks='stored'`` a terabyte that holds a gigabyte has eight chunks, not 8192. They are
     arrays with holes: reductions but for variances, slices, and functions that keep zero at zero
     (``abs(x)``, ``x * 2``, ``x > 1``) skip what holds nothing. What would fill the holes (``x +
-    1``, `dask.array.map_overlap`) is a TypeError where a chunk is larger than 256 MiB;
-    ``x.rechunk('auto')`` has plain chunks. A function given to `dask.array.map_blocks` gets such an
-    array, of which ``np.asarray(block)`` makes a plain one where it fits into memory.
+    1``, ``x.T``) is a TypeError where a chunk is larger than 256 MiB; ``x.rechunk('auto')`` has
+    plain chunks. A function given to `dask.array.map_blocks` gets such an array, read-only, of
+    which ``block.copy()`` makes a plain one where it fits into memory.
 
     Examples
     --------
@@ -264,8 +264,10 @@ def make_token(array: StoredArray) -> Any:
     """
     Make what dask names an array by, as ``__dask_tokenize__``.
 
-    Of what is only read from files it is which those are, and when they were last written. All else
-    can change without a sign of it, and gets a new name each time.
+    Of what is only read from files it is which those are, and when they were last written. What is
+    written through a mapping, by whomever, may not be seen before it is flushed, and neither are
+    two writes within one tick of the file system's clock. All else can change without a sign of
+    it, and gets a new name each time.
     """
     found = None
     if array.mode == "r":
