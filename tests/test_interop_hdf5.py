@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import sparsearray
 
 from .array_files import P, assert_same, names, open_files
+from .hdf5_files import assert_items, in_file, is_mapped, some_items
 
 h5py = pytest.importorskip("h5py", reason="the extra hdf5")
 
@@ -39,50 +40,6 @@ DTYPES = [
     [("a", "i1"), ("b", ">f8"), ("c", "S3", (2,))],
     np.dtype({"names": ["x", "y"], "formats": ["u1", "f8"], "offsets": [1, 8], "itemsize": 24}),
 ]
-
-
-def some_items(dtype: Any, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Make items of any bits, half of which are zero."""
-    made = np.zeros(shape, dtype)
-    rng = np.random.default_rng(seed)
-    if made.dtype.names:
-        for name in made.dtype.names:
-            made[name] = some_items(made[name].dtype, made[name].shape, seed + 1)
-        return made
-    kind = made.dtype.kind
-    source = rng.integers(0, 100, shape)
-    where = rng.random(shape) < 0.5
-    if kind == "V":
-        return np.where(where, 0, source).astype("u1").astype("S7").view("V7").reshape(shape)
-    values = source.astype("i8").astype(made.dtype) if kind in "mM" else source.astype(made.dtype)
-    made[where] = values[where]
-    if kind in "fc" and made.size > 2:
-        made.reshape(-1)[:3] = [-0.0, np.nan, np.inf]
-    return made
-
-
-def assert_items(found: Any, expected: np.ndarray) -> None:
-    """Compare every bit, but for what a long double has between numbers."""
-    if expected.dtype.char in "gG":
-        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
-        assert np.array_equal(found, expected, equal_nan=True)
-        assert np.array_equal(np.signbit(found), np.signbit(expected))
-    else:
-        assert_same(found, expected)
-
-
-def in_file(path: Path, dense: np.ndarray, name: str = "a", **options: Any) -> Path:
-    """Write a file with h5py alone."""
-    with h5py.File(path, "w") as file:
-        file.create_dataset(name, data=dense, **options)
-    return path
-
-
-def is_mapped(array: Any) -> bool:
-    """Whether all that is stored lies in the file."""
-    return array.path is not None and all(
-        region.kind in ("file", "zero") for region in array.buffer.regions
-    )
 
 
 # Round trips
@@ -595,129 +552,7 @@ def test_bad_options(tmp_path, options, error, text):
         assert list(file) == []
 
 
-# Writing
-
-
-def test_into_a_group(tmp_path):
-    """A dataset is put into a file that is open; one that is there stays."""
-    a = sparsearray.zeros((100, 100), "u1")
-    a[3:50, 3] = 1
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        a.to_hdf5(file, "deep/er", compression="gzip")
-        assert file["deep/er"].compression == "gzip"
-        assert np.array_equal(file["deep/er"][...], a[...])
-        with pytest.raises(ValueError, match="has a 'er' already"):
-            a.to_hdf5(file["deep"], "er")
-        assert np.array_equal(file["deep/er"][...], a[...])
-
-
-def test_old_files_stay(tmp_path):
-    """A file that is there is replaced only when that is asked for."""
-    a = sparsearray.zeros(5)
-    path = in_file(tmp_path / "a.h5", np.ones(3))
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        a.to_hdf5(path)
-    a.to_hdf5(path, overwrite=True)
-    with h5py.File(path) as file:
-        assert list(file) == ["data"]
-
-
-def test_failure_leaves_nothing(tmp_path):
-    """When reading fails on the way, there is no new file and no new dataset, and the old one stays."""
-    np.save(tmp_path / "a.npy", np.ones((1000, 1000)))
-    source = tmp_path / "source.npy"
-    for number in range(2):
-        np.save(source, np.ones((1000, 1000)))
-        a = sparsearray.open(source)
-        path = in_file(tmp_path / "a.h5", np.arange(3))
-        os.truncate(source, 4_000_000)
-        with h5py.File(path, "a") as file, pytest.raises(sparsearray.AccessError):
-            a.to_hdf5(*((file,) if number else (path,)), chunks=(100, 100), overwrite=True)
-        with h5py.File(path) as file:
-            assert list(file) == ["a"]
-    assert names(tmp_path) == ["a.h5", "a.npy", "source.npy"]
-
-
-@pytest.mark.parametrize("where", ["path", "file"])
-@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "gzip"])
-def test_full_disk_leaves_nothing(run_ok, small_disk, where, options):
-    """A full disk is an error, which the process outlives: HDF5 keeps no chunk it cannot write."""
-    run_ok(
-        f"""
-        import gc
-        import h5py
-        import numpy as np
-        a = zeros((512, 512), tiles="auto")
-        a[:] = np.random.default_rng(0).random((512, 512))
-        os.chdir({str(small_disk)!r})
-        def write(target):
-            try:
-                a.to_hdf5(target, "deep/er", chunks=(64, 64), **{options!r})
-            except OSError:
-                return
-            raise SystemExit("there was room")
-        if {where!r} == "path":
-            write("a.h5")
-            assert os.listdir() == []
-        else:
-            with h5py.File("a.h5", "w") as file:
-                file["kept"] = 5
-                file.flush()
-                write(file)
-                assert list(file) == ["kept"]
-            with h5py.File("a.h5") as file:
-                assert list(file) == ["kept"]
-        gc.collect()
-        """
-    )
-
-
-def test_ctrl_c_while_chunks_are_compressed(run_ok, tmp_path):
-    """A Ctrl-C that comes while h5py writes is not lost in it, and nothing is left."""
-    run_ok(
-        """
-        import time
-        import h5py
-        import numpy as np
-        a = zeros((4096, 4096), "u1", tiles=64)
-        a[:] = np.arange(4096) % 251
-        write = h5py.Dataset.__setitem__
-        done = []
-        def slow(*args):
-            write(*args)
-            done.append(threading.current_thread() is threading.main_thread())
-            if len(done) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-        h5py.Dataset.__setitem__ = slow
-        os.mkdir("x")
-        try:
-            a.to_hdf5("x/a.h5", compression="gzip")
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise SystemExit("not interrupted")
-        assert not any(done)
-        """
-    )
-    assert names(tmp_path / "x") == []
-
-
-def test_failure_leaves_no_groups(tmp_path):
-    """Groups that were made on the way go with a dataset that cannot be made; others stay."""
-    a = sparsearray.zeros((100, 100), "u1")
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        for _ in range(2):
-            with pytest.raises(ValueError, match="nope"):
-                a.to_hdf5(file, "x/y/z", compression="nope")
-            assert list(file) == []
-        file.create_group("x")
-        file["broken"] = h5py.SoftLink("/nothing")
-        with pytest.raises(ValueError, match="nope"):
-            a.to_hdf5(file, "/x/y/z", compression="nope")
-        with pytest.raises((ValueError, RuntimeError, OSError)):
-            a.to_hdf5(file, "broken")
-        assert sorted(file) == ["broken", "x"]
-        assert list(file["x"]) == []
+# Files, and names
 
 
 def test_no_descriptors_are_left(tmp_path):
@@ -734,44 +569,6 @@ def test_no_descriptors_are_left(tmp_path):
         with pytest.raises(KeyError):
             from_hdf5(tmp_path / "a.h5", "none")
     assert open_files() == before
-
-
-def test_chunks_are_whole_tiles(tmp_path):
-    """By default chunks are some 256 KiB, made of whole tiles."""
-    for shape, dtype, tiles in [((1000, 1000), "f8", (16, 32)), ((99, 99, 99), "u1", "auto")]:
-        a = sparsearray.zeros(shape, dtype, tiles=tiles)
-        a[...] = 1
-        a.to_hdf5(tmp_path / "a.h5", overwrite=True)
-        with h5py.File(tmp_path / "a.h5") as file:
-            chunks = file["data"].chunks
-        whole = [n % t == 0 or n == m for n, t, m in zip(chunks, a.tiles, shape, strict=True)]
-        assert all(whole)
-        assert 128 << 10 <= np.prod(chunks) * a.itemsize <= 1 << 20
-
-
-@pytest.mark.parametrize("tiles", [None, "auto"])
-@pytest.mark.parametrize("dtype", ["u1", "f8"])
-def test_scattered_pages_take_little(tmp_path, tiles, dtype):
-    """Default chunks are small where single pages of a terabyte are stored: not 256 KiB for each."""
-    a = sparsearray.zeros((1 << 20, 1 << 17), dtype, tiles=tiles)
-    numbers = np.random.default_rng(0).integers(0, 1 << 17, (2, 256))
-    a[numbers[0], numbers[1]] = 1
-    a.to_hdf5(tmp_path / "a.h5")
-    assert (tmp_path / "a.h5").stat().st_size < 2.1 * a.nbytes_stored + (1 << 20)
-    with from_hdf5(tmp_path / "a.h5", "data") as b:
-        assert np.array_equal(b[numbers[0], numbers[1]], np.ones(256, dtype))
-        assert b.sum() == a.sum()
-
-
-def test_empty_with_options(tmp_path):
-    """Chunks of an array without items are left out; with `maxshape`, they are its own."""
-    for shape in [(0,), (3, 0)]:
-        a = sparsearray.zeros(shape, "u1")
-        a.to_hdf5(tmp_path / "a.h5", chunks=2, overwrite=True)
-        assert from_hdf5(tmp_path / "a.h5", "data").shape == shape
-        more = (None,) * len(shape)
-        a.to_hdf5(tmp_path / "a.h5", chunks=2, maxshape=more, overwrite=True)
-        assert from_hdf5(tmp_path / "a.h5", "data").tiles == (2,) * len(shape)
 
 
 def test_gone_file(tmp_path):
@@ -800,18 +597,6 @@ def test_changed_file(tmp_path):
     in_file(path, np.ones((1000, 11)))
     with pytest.raises(ValueError, match="changed after the array was pickled"):
         pickle.loads(sent)
-
-
-def test_progress(tmp_path, capsys):
-    """A progress bar is shown for what is written, and for what is read."""
-    pytest.importorskip("tqdm", reason="the extra progress")
-    a = sparsearray.zeros((100, 100))
-    a[3, 3] = 1
-    a.to_hdf5(tmp_path / "a.h5", progress=True, compression="gzip")
-    from_hdf5(tmp_path / "a.h5", "data", progress=True)
-    shown = capsys.readouterr().err
-    assert "to_hdf5: 100%" in shown
-    assert "from_hdf5: 100%" in shown
 
 
 def test_without_h5py(monkeypatch):
