@@ -246,11 +246,11 @@ def test_functions_that_are_no_ufuncs() -> None:
         (lambda a: np.transpose(a), r"a\[\.\.\.\]\.T is a window"),
         (
             lambda a: np.where(a, a, np.nan),
-            r"^np\.where would fill the holes, with nan for a zero; on a window",
+            r"^np\.where would fill the holes, with nan for a zero; on a part",
         ),
         (
             lambda a: np.full_like(a, 2),
-            r"^np\.full_like would fill the holes, with 2\.0 for a zero; on a window",
+            r"^np\.full_like would fill the holes, with 2\.0 for a zero; on a part",
         ),
     ],
 )
