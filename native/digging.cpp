@@ -61,20 +61,6 @@ ssize_t read_all(int fd, char *to, uint64_t n, uint64_t position) {
     return static_cast<ssize_t>(done);
 }
 
-int write_all(int fd, const char *bytes, uint64_t n, uint64_t position) {
-    while (n) {
-        ssize_t done = pwrite(fd, bytes, n, static_cast<off_t>(position));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : ENOSPC;
-        bytes += done;
-        position += static_cast<uint64_t>(done);
-        n -= static_cast<uint64_t>(done);
-    }
-    return 0;
-}
-
 // Calls `look(bytes, start, stop)` for the data of a file, a buffer of it at a time, until a piece is done.
 template <class Look>
 int go_through(int fd, uint64_t start, uint64_t stop, char *scratch, uint64_t capacity, const Look &look, sa_report *ret) {

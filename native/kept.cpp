@@ -10,6 +10,7 @@
 
 #include "damage.h"
 #include "guard.h"
+#include "os.h"
 #include "reservation.h"
 
 namespace sparsearray {
@@ -43,20 +44,6 @@ int find_kept_pages(const sa_reservation *r, const Damage &part, std::vector<Ran
 }
 
 namespace {
-
-int write_all(int fd, const char *bytes, uint64_t n, uint64_t position) {
-    while (n) {
-        ssize_t done = pwrite(fd, bytes, n, static_cast<off_t>(position));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return done < 0 ? errno : ENOSPC;
-        bytes += done;
-        position += static_cast<uint64_t>(done);
-        n -= static_cast<uint64_t>(done);
-    }
-    return 0;
-}
 
 // Where the file has come to hold something since, zeros of ours leave it alone.
 void merge_with_file(int fd, char *bytes, uint64_t n, uint64_t position) {

@@ -4,10 +4,12 @@
 // lengths are in whole pages.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <sys/types.h>
+#include <unistd.h>
 #include <vector>
 
 namespace sparsearray {
@@ -122,5 +124,20 @@ bool os_is_own_copy(const char *page);
 
 // Copies within the process without ever raising a signal. Bytes moved, or a negative errno.
 int64_t os_copy_quietly(void *to, const void *from, uint64_t nbytes, bool guarded_is_source);
+
+// Writes all bytes at a place of a file.
+inline int write_all(int fd, const char *bytes, uint64_t n, uint64_t position) {
+    while (n) {
+        ssize_t done = pwrite(fd, bytes, n, static_cast<off_t>(position));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done < 0 ? errno : ENOSPC;
+        bytes += done;
+        position += static_cast<uint64_t>(done);
+        n -= static_cast<uint64_t>(done);
+    }
+    return 0;
+}
 
 }  // namespace sparsearray
