@@ -228,6 +228,26 @@ def descriptors() -> Callable[[], int]:
     return count
 
 
+@pytest.fixture
+def leaves_no_mapping() -> Callable[[Callable[[], object]], None]:
+    """Call it with a call: what that maps is gone after it, though allocators may map now and then."""
+
+    def mappings() -> int:
+        gc.collect()
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    def check(call: Callable[[], object]) -> None:
+        counts = [mappings()]
+        for _ in range(8):
+            call()
+            counts.append(mappings())
+            if counts[-1] <= counts[-2]:
+                return
+        pytest.fail(f"each call left mappings: {counts}")
+
+    return check
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collection() -> None:
     """Have what is there before the tests of a file take no time in each of many collections."""

@@ -1,9 +1,9 @@
 """What arrays cost: huge pages where they are filled, and no more of a file than is looked at."""
 
-import gc
 import mmap
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,9 @@ def test_what_was_cut_off_is_not_taken_for_zeros(tmp_path, change) -> None:
     assert path.stat().st_size == 8192
 
 
-def test_failed_functions_leave_nothing_behind(tmp_path) -> None:
+def test_failed_functions_leave_nothing_behind(
+    tmp_path: Path, leaves_no_mapping: Callable[[Callable[[], object]], None]
+) -> None:
     """Results that were begun go, and so do windows."""
     path = tmp_path / "a.npy"
     sparsearray.save(path, np.ones((3000, 70)))
@@ -233,12 +235,7 @@ def test_failed_functions_leave_nothing_behind(tmp_path) -> None:
             np.multiply(memory, file, out=memory)
 
     fail()
-    gc.collect()
-    before = len(Path("/proc/self/maps").read_text().splitlines())
-    for _ in range(20):
-        fail()
-    gc.collect()
-    assert len(Path("/proc/self/maps").read_text().splitlines()) < before + 10
+    leaves_no_mapping(fail)
     memory.close()
 
 
