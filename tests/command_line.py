@@ -1,11 +1,9 @@
-"""What tests of the command line share: the command, run or started as users do, and files for it."""
+"""What tests of the command line share: the command, run as users do, and files for it."""
 
 import os
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +19,34 @@ def run(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], check=False, **options)
 
 
-def start(*arguments: object, **more: Any) -> subprocess.Popen[str]:
-    """Start it, and go on."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], **options)
+def run_interrupted(
+    number: int, command: str, *arguments: object
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that, after some of its work, is sent a signal."""
+    module = {"convert": "targets"}.get(command, command)
+    script = f"""
+import contextlib, os, sys
+import sparsearray.cli.{module} as module
+from sparsearray.cli import main
+show = module.progress_bar
 
+@contextlib.contextmanager
+def interrupting(*arguments, **more):
+    with show(*arguments, **more) as done:
+        calls = []
+        def send(nbytes):
+            done(nbytes)
+            calls.append(nbytes)
+            if len(calls) == 3:
+                os.kill(os.getpid(), {int(number)})
+        yield send
+    os._exit(99)  # it went on to its end
 
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Ask again and again."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.001)
+module.progress_bar = interrupting
+sys.exit(main())
+"""
+    line = [sys.executable, "-P", "-c", script, command, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 
 class Layout(NamedTuple):

@@ -18,7 +18,7 @@ import sparsearray
 from sparsearray.cli import main
 
 from .array_files import assert_same, names, stored
-from .command_line import run, start, wait_until
+from .command_line import run, run_interrupted
 from .stitched_files import new_folder
 
 P = os.sysconf("SC_PAGESIZE")
@@ -319,11 +319,8 @@ def test_an_interrupted_conversion_leaves_nothing(number: signal.Signals, tmp_pa
     folder = tmp_path / "folder"
     folder.mkdir()
     np.save(tmp_path / "a.npy", np.ones((6000, 6000)))
-    child = start("convert", "--tiles=30,30", tmp_path / "a.npy", folder / "b.npy")
-    wait_until(lambda: any(stored(path) > 1 << 20 for path in folder.iterdir()))
-    child.send_signal(number)
-    output, errors = child.communicate(timeout=60)
-    assert (child.returncode, output, errors) == (128 + number, "", "")
+    done = run_interrupted(number, "convert", "--tiles=30,30", tmp_path / "a.npy", folder / "b.npy")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
     assert names(folder) == []
 
 

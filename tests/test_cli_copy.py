@@ -21,7 +21,7 @@ from sparsearray.cli import main
 from sparsearray.cli.copy import copy_file
 
 from .array_files import names, stored
-from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, start, wait_until
+from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, run_interrupted
 from .sparse_files import data_pages
 from .stitched_files import new_folder
 
@@ -411,14 +411,9 @@ def test_an_interrupted_copy_leaves_nothing(
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "b").write_bytes(b"old")
-    with (tmp_path / "a").open("wb") as file:
-        for _ in range(384):
-            file.write(b"x" * (1 << 20))
-    child = start("copy", "--reflink", "never", tmp_path / "a", folder / "b")
-    wait_until(lambda: len(names(folder)) > 1)
-    child.send_signal(number)
-    output, errors = child.communicate(timeout=60)
-    assert (child.returncode, output, errors) == (status, "", "")
+    (tmp_path / "a").write_bytes(b"x" * (96 << 20))
+    done = run_interrupted(number, "copy", "--reflink", "never", tmp_path / "a", folder / "b")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
     assert names(folder) == ["b"]
     assert (folder / "b").read_bytes() == b"old"
 

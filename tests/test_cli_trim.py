@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from sparsearray.cli import main
 from sparsearray.cli.trim import trim_file
 
 from .array_files import stored
-from .command_line import PAGE, Layout, filled_pages, layouts, run, start, wait_until
+from .command_line import PAGE, Layout, filled_pages, layouts, run, run_interrupted
 from .stitched_files import new_folder
 from .test_cli_copy import pages_of
 
@@ -155,6 +157,14 @@ def test_a_file_that_somebody_has_mapped_is_refused(tmp_path: Path) -> None:
     assert trim_file(str(path)) > 0
 
 
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Ask again and again."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.001)
+
+
 def test_who_wants_to_open_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until trim, which stops where it is, says so; and what is written then is not lost."""
     path = tmp_path / "a"
@@ -277,11 +287,9 @@ def test_an_interrupted_trim_leaves_the_file_whole(
     path = tmp_path / "a"
     content = Layout([("zeros", 1 << 20), ("data", 1 << 20)] * 128).write(path)
     before = stored(path)
-    child = start("trim", path)
-    wait_until(lambda: stored(path) < before)
-    child.send_signal(number)
-    output, errors = child.communicate(timeout=60)
-    assert (child.returncode, output, errors) == (status, "", "")
+    done = run_interrupted(number, "trim", path)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+    assert stored(path) < before
     assert path.read_bytes() == content
 
 
