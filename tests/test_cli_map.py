@@ -198,6 +198,18 @@ def test_errors_are_one_line(svg: bool, tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "a.svg").read_text() == "old"
 
 
+def test_a_picture_does_not_replace_what_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under whatever name."""
+    (tmp_path / "a").write_bytes(b"text")
+    (tmp_path / "b").symlink_to("a")
+    for target in (tmp_path / "a", tmp_path / "b"):
+        assert main(["map", str(tmp_path / "a"), "--svg", str(target)]) == 1
+        assert capsys.readouterr().err.endswith(f"{target} are the same file\n")
+        assert (tmp_path / "a").read_bytes() == b"text"
+
+
 def test_damaged_arrays_and_images_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

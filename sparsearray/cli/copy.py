@@ -12,12 +12,11 @@ from io import FileIO
 from sparsearray._digging import copy_data, dig_holes
 from sparsearray._new_file import PIECE, find_old, replacing
 from sparsearray._progress import progress_bar
-from sparsearray._text import printable
 from sparsearray.errors import UnsupportedError
 
 from .info import extents_of
 from .progress import add_progress, wants_progress
-from .regular import opened_regular
+from .regular import opened_regular, refuse_same
 
 __all__ = ["add_copy", "copy_file"]
 
@@ -125,9 +124,7 @@ def copy_file(
         if os.path.isdir(target):  # noqa: PTH112 - paths stay strings
             target = os.path.join(target, os.path.basename(source))  # noqa: PTH118, PTH119
         _path, old = find_old(target)
-        if old is not None and os.path.samestat(facts, old):
-            msg = f"{printable(source)} and {printable(target)} are the same file"
-            raise ValueError(msg)
+        refuse_same(source, target)
         if old is not None and not clobber:
             return
         try:

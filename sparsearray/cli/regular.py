@@ -4,10 +4,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["HDF5_MAGIC", "is_zarr", "opened_regular", "refuse_zarr"]
+from sparsearray._text import printable
+
+__all__ = ["HDF5_MAGIC", "is_zarr", "opened_regular", "refuse_same", "refuse_zarr"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
@@ -51,6 +53,14 @@ def _check(path: str, facts: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(facts.st_mode):
         raise OSError(errno.ENODEV, "Not a regular file", path)
+
+
+def refuse_same(source: str, target: str) -> None:
+    """Raise ValueError where what is to be written is what is to be read, under whatever name."""
+    with suppress(OSError):  # where either is missing
+        if os.path.samefile(source, target):  # noqa: PTH121 - paths stay strings
+            msg = f"{printable(source)} and {printable(target)} are the same file"
+            raise ValueError(msg)
 
 
 def is_zarr(folder: str) -> bool:

@@ -24,7 +24,7 @@ from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
 from .ending import held_off
-from .regular import is_zarr
+from .regular import is_zarr, refuse_same
 
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
 
@@ -61,13 +61,10 @@ def check_target(target: str, source: str, *, force: bool) -> None:
     """
     if not os.path.lexists(target):
         return
-    with suppress(OSError):
-        if os.path.samefile(source, target):  # noqa: PTH121 - paths stay strings
-            msg = f"{printable(source)} and {printable(target)} are the same"
-            raise ValueError(msg)
+    refuse_same(source, target)
     if not force:
         raise FileExistsError(errno.EEXIST, "is there already; --force replaces it", target)
-    if os.path.isdir(target) and not is_zarr(target):  # noqa: PTH112
+    if os.path.isdir(target) and not is_zarr(target):  # noqa: PTH112 - paths stay strings
         msg = f"{printable(target)} is a folder, and not of zarr's: it is not replaced"
         raise ValueError(msg)
 
