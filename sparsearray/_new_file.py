@@ -173,12 +173,16 @@ def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | N
     """
     if not name:  # to realpath, the current folder
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    if name.endswith(os.sep):
+    if os.path.basename(name) in ("", os.curdir):  # noqa: PTH119 - realpath makes a file of it
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))
     old = None
     with suppress(FileNotFoundError):
-        old = target.stat()
+        try:
+            old = target.stat()
+        except OSError as error:
+            name_file(error, name, str(target))
+            raise
         if stat.S_ISDIR(old.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if not stat.S_ISREG(old.st_mode):

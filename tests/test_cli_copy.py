@@ -302,12 +302,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"text")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
     cases = [
         ("missing", "b", "missing: No such file or directory"),
         ("folder", "b", "folder: Is a directory"),
         ("fifo", "b", "fifo: Not a regular file"),
         ("a", "fifo", "fifo: not a regular file"),
         ("a", "new/", "new/: Is a directory"),
+        ("a", "a/.", "a/.: Is a directory"),
+        ("a", "new/.", "new/.: Is a directory"),
+        ("a", "loop", "loop: Too many levels of symbolic links"),
         ("a", "missing/b", "missing/b: No such file or directory"),
         ("a", "a/b", "a/b: Not a directory"),
     ]
@@ -315,7 +319,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         done = run("copy", tmp_path / source, f"{tmp_path}/{target}")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"sparsearray: error: {tmp_path}/{text}\n"
-    assert names(tmp_path) == ["a", "fifo", "folder"]
+    done = run("copy", "a", "a/b", cwd=tmp_path)
+    assert done.stderr == "sparsearray: error: a/b: Not a directory\n"
+    assert names(tmp_path) == ["a", "fifo", "folder", "loop"]
 
 
 def test_permission_denied_is_one_line(
