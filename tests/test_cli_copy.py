@@ -192,19 +192,33 @@ def test_preserve_keeps_permissions_and_times(tmp_path: Path) -> None:
     assert facts.st_atime_ns == 123_456_789_012_345_678
 
 
-def test_preserve_of_somebody_elses_set_user_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
+@pytest.mark.parametrize("preserve", [True, False])
+def test_somebody_elses_file(
+    preserve: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the owner cannot be kept, the bit would mean another user: it goes, as with cp -p."""
+    """
+    Where the owner cannot be kept, set-user-ID would mean another user: it goes, as with cp -p.
 
-    def refuse(*_: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    chown(2) says EINVAL of an owner who has no number in the user namespace. The group stays.
+    """
+    chown, group = os.chown, 5678 if os.geteuid() == 0 else os.getegid()
 
-    (tmp_path / "a").write_bytes(b"text")
-    (tmp_path / "a").chmod(0o6755)
-    monkeypatch.setattr(os, "fchown", refuse)
-    copy_file(str(tmp_path / "a"), str(tmp_path / "b"), preserve=True)
-    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o755
+    def refuse(file: int, user: int, group: int) -> None:
+        if user != -1:
+            raise OSError(number, os.strerror(number))
+        chown(file, user, group)
+
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "b").write_bytes(b"old")
+    old = tmp_path / ("a" if preserve else "b")
+    os.chown(old, -1, group)
+    old.chmod(0o6755)
+    monkeypatch.setattr(os, "chown", refuse)
+    copy_file(str(tmp_path / "a"), str(tmp_path / "b"), preserve=preserve)
+    facts = (tmp_path / "b").stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_gid) == (0o755, group)
+    assert (tmp_path / "b").read_bytes() == b"new"
 
 
 def test_no_clobber_leaves_what_is_there(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ import argparse
 import errno
 import fcntl
 import os
-import stat
 import sys
 from contextlib import suppress
 from io import FileIO
 
 from sparsearray._digging import copy_data, dig_holes
-from sparsearray._new_file import PIECE, find_old, replacing
+from sparsearray._new_file import PIECE, find_old, give, replacing
 from sparsearray._progress import progress_bar
 from sparsearray.errors import UnsupportedError
 
@@ -131,7 +130,8 @@ def copy_file(
             with replacing(target, mode=facts.st_mode & 0o777, sync=sync, clobber=clobber) as file:
                 _fill(fd, file, source, facts, reflink=reflink, write_soon=sync, progress=progress)
                 if preserve:
-                    _preserve(file.fileno(), facts)
+                    give(file.fileno(), facts)
+                    os.utime(file.fileno(), ns=(facts.st_atime_ns, facts.st_mtime_ns))
                 now = os.fstat(fd)
                 if (now.st_size, now.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
                     raise OSError(errno.ESTALE, "changed while it was copied", source)
@@ -194,13 +194,3 @@ def _clone(source: int, target: int) -> bool:
             return False
         raise
     return True
-
-
-def _preserve(fd: int, facts: os.stat_result) -> None:
-    mode = stat.S_IMODE(facts.st_mode)
-    try:
-        os.fchown(fd, facts.st_uid, facts.st_gid)
-    except PermissionError:
-        mode &= ~(stat.S_ISUID | stat.S_ISGID)  # of another owner they would mean something else
-    os.fchmod(fd, mode)
-    os.utime(fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))
