@@ -112,6 +112,9 @@ def test_raw_files(tmp_path: Path) -> None:
     assert convert(tmp_path / "a.bin", tmp_path / "c.npy", *options) == 0
     with sparsearray.open(tmp_path / "c.npy") as found:
         assert_same(found, items.reshape(-1, 10))
+    options = ["--dtype=>u2", "--offset=5", "--shape=4,-1,5"]
+    assert convert(tmp_path / "a.bin", tmp_path / "e.npy", *options) == 0
+    assert_same(np.load(tmp_path / "e.npy"), items.reshape(4, -1, 5))
     options = ["--dtype=>u2", "--offset=5", "--shape=3,4", "--from=raw"]
     assert convert(tmp_path / "a.bin", tmp_path / "d.npy", *options) == 0
     assert_same(np.load(tmp_path / "d.npy"), items[:12].reshape(3, 4))
@@ -120,10 +123,18 @@ def test_raw_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--dtype=f8"], "no whole"),
+        (["--dtype=f8"], "a: 0x32 (50) bytes are no whole items of float64"),
         (["--dtype=u1", "--offset=100"], "has 0x32 (50) bytes, and none at 0x64 (100)"),
         (["--dtype=u1", "--offset=-1"], "none at -1"),
-        (["--dtype=u1", "--shape=7,8"], ""),
+        (["--dtype=u1", "--shape=7,8"], "a: 50 items of uint8 make no --shape 7,8"),
+        (["--dtype=u1", "--shape=-1,7"], "a: 50 items of uint8 make no --shape -1,7"),
+        (["--dtype=u1", "--shape=-1,-1"], "make no --shape -1,-1"),
+        (["--dtype=V50", "--shape=-1,-1"], "a: 1 items of |V50 make no --shape -1,-1"),
+        (["--dtype=u1", "--shape=-2"], "make no --shape -2"),
+        (["--dtype=u1", "--shape=0"], "make no --shape 0"),
+        (["--dtype=u1", "--shape=99999999999999999999"], "no --shape 99999999999999999999"),
+        (["--dtype=u4", "--shape=-1,2"], "a: 0x32 (50) bytes are no whole items of uint32"),
+        (["--dtype=u1", "--offset=50"], "a: 0 items of uint8 make no --shape -1"),
         (["--dtype=O"], "holds Python objects"),
         (["--dtype=nonsense"], "--dtype: data type 'nonsense' not understood"),
         (["--dtype=,"], "--dtype: ',' not understood"),
@@ -169,8 +180,8 @@ def test_what_begins_like_npy_is_npy(tmp_path: Path) -> None:
         (["a.npy", "b.npy", "--dataset=a"], "--dataset is for HDF5, and neither SRC nor DST is"),
         (["a.npy", "b.npy", "--tiles=x"], "invalid tiles value: 'x'"),
         (["a.npy", "b.npy", "--to=raw"], "invalid choice: 'raw'"),
-        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: invalid chunks value: '0,1'"),
-        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: invalid tiles value: '-1,1'"),
+        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: 0,1: each is at least 1"),
+        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: -1,1: each is at least 1"),
         (["a.npy", "b.h5", "--dataset="], "--dataset '' is no name of a dataset"),
         (["a.npy", "b.h5", "--dataset=/"], "--dataset '/' is no name of a dataset"),
     ],

@@ -164,12 +164,34 @@ def _open_raw(path: str, raw: Raw) -> StoredArray:
     if not dtype.itemsize:
         msg = f"items of {dtype} have no bytes"
         raise ValueError(msg)
-    if raw.shape is not None and -1 not in raw.shape:
-        wanted = prod(raw.shape) * dtype.itemsize
-        if 0 <= wanted < nbytes:  # what lies behind it is none of it
-            nbytes = wanted
-    shape = raw.shape if raw.shape is not None else (-1,)
-    return stitch([(path, offset, nbytes)], dtype, shape)
+    wanted = raw.shape or (-1,)
+    items, rest = divmod(nbytes, dtype.itemsize)
+    if rest and -1 in wanted:
+        msg = f"{printable(path)}: {describe(nbytes)} bytes are no whole items of {dtype}"
+        raise ValueError(msg)
+    shape = _fill_in(wanted, items)
+    if shape is None:
+        asked = ",".join(map(str, wanted))
+        msg = f"{printable(path)}: {items:,} items of {dtype} make no --shape {asked}"
+        raise ValueError(msg)
+    return stitch([(path, offset, prod(shape) * dtype.itemsize)], dtype, shape)
+
+
+def _fill_in(shape: tuple[int, ...], items: int) -> tuple[int, ...] | None:
+    """
+    Return a shape with the length that is left open; None where the items do not make it.
+
+    Items behind a shape that leaves none open are none of it.
+
+    Examples
+    --------
+    >>> _fill_in((-1, 3), 12), _fill_in((-1, 5), 12), _fill_in((2, 5), 12), _fill_in((2, 7), 12)
+    ((4, 3), None, (2, 5), None)
+    """
+    known = prod(n for n in shape if n != -1)
+    filled = tuple(items // max(known, 1) if n == -1 else n for n in shape)
+    fits = prod(filled) == items if -1 in shape else prod(filled) <= items
+    return filled if fits and min(filled) > 0 and shape.count(-1) < 2 else None
 
 
 def _find_dtype(text: str | None) -> np.dtype:
