@@ -515,6 +515,27 @@ def test_a_limit_on_files_is_one_line(name: str, tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.npy"]
 
 
+@pytest.mark.parametrize("damage", ["data", "metadata"])
+def test_damaged_zarr(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the folder, whatever the library raises: zlib.error, KeyError."""
+    zarr = pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    folder = tmp_path / "a.zarr"
+    made = zarr.create_array(
+        folder, shape=20, chunks=20, dtype="f8", compressors=zarr.codecs.GzipCodec()
+    )
+    made[:] = 1
+    if damage == "data":
+        (folder / "c/0").write_bytes((folder / "c/0").read_bytes()[:10] + b"\xff" * 20)
+    else:
+        (folder / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    assert convert(folder, tmp_path / "b.npy") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sparsearray: error: {folder}: ")
+    assert error.count("\n") == 1
+    assert names(tmp_path) == ["a.zarr"]
+
+
 def test_hdf5_and_back(tmp_path: Path) -> None:
     """h5py itself reads what is written, under its name, and so do we."""
     h5py = pytest.importorskip("h5py", reason="of the extra hdf5")

@@ -1,11 +1,13 @@
 """The formats that arrays lie in: which one it is, and opened as an array."""
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,25 +129,54 @@ def opened_source(
     ImportError
         A package is not installed.
     """
+    array: StoredArray
     if known == "zarr":
         needed("zarr", "convert", "zarr")
         from sparsearray.interop.zarr import from_zarr
 
-        with from_zarr(path, progress=progress) as array:
+        # Of tasks that zarr leaves behind when a chunk cannot be read: the error says so.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        with _naming(path):
+            array = from_zarr(path, progress=progress)
+        with array:
             yield array
         return
     if known == "hdf5":
         h5py = needed("h5py", "convert", "hdf5")
         from sparsearray.interop.hdf5 import from_hdf5
 
-        with (
-            _open_hdf5(h5py, path) as file,
-            from_hdf5(_find_dataset(h5py, file, path, dataset), progress=progress) as array,
-        ):
-            yield array
+        with opened_regular(path), _naming(path):  # what is no file is said in words of the system
+            file = h5py.File(path, "r")
+        with file:
+            with _naming(path):
+                found = _find_dataset(h5py, file, dataset)
+                array = from_hdf5(found, progress=progress)
+            with array:
+                yield array
         return
     with _open_raw(path, raw) if known == "raw" else _open_npy(path) as array:
         yield array
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """
+    Have errors of other libraries say which file they are about.
+
+    A damaged one has them raise all kinds: KeyError, AttributeError, zlib.error.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, OSError | ValueError | TypeError | RuntimeError):
+            text = format_exception_only(error)[-1]
+        elif path in text:
+            raise
+        msg = f"{printable(path)}: {text}"
+        raise ValueError(msg) from error
 
 
 def _open_npy(path: str) -> StoredArray:
@@ -205,21 +236,12 @@ def _find_dtype(text: str | None) -> np.dtype:
         raise TypeError(msg) from error
 
 
-def _open_hdf5(h5py: Any, path: str) -> Any:
-    with opened_regular(path):  # says what cannot be, in words that name the file
-        try:
-            return h5py.File(path, "r")
-        except OSError as error:
-            msg = f"{printable(path)}: {error}"
-            raise OSError(msg) from error
-
-
-def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
+def _find_dataset(h5py: Any, file: Any, name: str | None) -> Any:
     """Return the dataset of that name, or the only one there is."""
     if name is not None:
         found = file.get(name)
         if not isinstance(found, h5py.Dataset):
-            msg = f"{printable(path)}: there is no dataset {name!r}"
+            msg = f"there is no dataset {name!r}"
             raise ValueError(msg)
         return found
     names: list[str] = []
@@ -228,7 +250,6 @@ def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
     )
     if len(names) != 1:
         some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-        listed = f"it has {some}: --dataset says which" if names else "it has no dataset"
-        msg = f"{printable(path)}: {listed}"
+        msg = f"it has {some}: --dataset says which" if names else "it has no dataset"
         raise ValueError(msg)
     return file[names[0]]
