@@ -15,7 +15,7 @@ import pytest
 from sparsearray import SparseBuffer, __version__
 from sparsearray.cli import main
 from sparsearray.cli.elf import file_header, program_header, read_elf
-from sparsearray.cli.info import extents_of
+from sparsearray.cli.regular import extents_of
 from sparsearray.cli.tour import elf_files, map_elf, print_tour, resident_in
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -106,7 +106,7 @@ def test_a_command_imports_no_other() -> None:
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        f"{[f'sparsearray.cli.{name}' for name in ('copy', 'elf', 'ending', 'info', 'progress', 'regular')]}",
+        f"{[f'sparsearray.cli.{name}' for name in ('copy', 'ending', 'progress', 'regular')]}",
         "set()",
     ]
 

@@ -13,9 +13,8 @@ from sparsearray._new_file import PIECE, find_old, give, replacing
 from sparsearray._progress import progress_bar
 from sparsearray.errors import UnsupportedError
 
-from .info import extents_of
 from .progress import add_progress, wants_progress
-from .regular import opened_regular, refuse_same
+from .regular import nbytes_of_data, opened_regular, refuse_same
 
 __all__ = ["add_copy", "copy_file"]
 
@@ -153,10 +152,7 @@ def _fill(
     nbytes, made = facts.st_size, file.fileno()
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    total = 0
-    if progress:
-        extents = extents_of(fd, nbytes)
-        total = nbytes if extents is None else sum(stop - start for start, stop in extents)
+    total = nbytes_of_data(fd, nbytes) if progress else 0
     try:
         with progress_bar("copy", total, shown=progress) as done:
             if reflink and nbytes and sys.platform == "linux" and _clone(fd, made):

@@ -20,12 +20,23 @@ from sparsearray.npy import MAGIC
 from sparsearray.stitch import stitch
 from sparsearray.stored import StoredArray
 
-from .regular import HDF5_MAGIC, is_zarr, opened_regular
+from .regular import opened_regular
 
-__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "opened_source"]
+__all__ = [
+    "FORMATS",
+    "HDF5_MAGIC",
+    "Raw",
+    "format_of_source",
+    "format_of_target",
+    "is_zarr",
+    "opened_source",
+    "refuse_zarr",
+]
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 FORMATS = ("npy", "zarr", "hdf5", "raw")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
 _LISTED = 8  # datasets, in an error
 
 
@@ -100,6 +111,18 @@ def format_of_source(path: str, asked: str | None, *, raw: bool) -> str:
 
 def _ending(path: str) -> str:
     return Path(path).suffix.lower()
+
+
+def is_zarr(folder: str) -> bool:
+    """Tell whether a folder holds an array, or a group of them."""
+    return any(Path(folder, name).exists() for name in _ZARR_FILES)
+
+
+def refuse_zarr(path: str) -> None:
+    """Raise an error that says what can be done, where a folder of zarr's is taken for a file."""
+    if path and is_zarr(path):
+        msg = "a folder of zarr's and no file; 'sparsearray convert' writes an array in it as .npy"
+        raise IsADirectoryError(errno.EISDIR, msg, path)
 
 
 @contextmanager

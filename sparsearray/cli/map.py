@@ -19,8 +19,8 @@ from sparsearray.npy import MAGIC as NPY_MAGIC
 from sparsearray.region import Region
 
 from .elf import MAGIC as ELF_MAGIC
-from .info import extents_of
-from .regular import opened_regular, refuse_same, refuse_zarr
+from .formats import refuse_zarr
+from .regular import extents_of, opened_regular, refuse_same
 
 __all__ = ["add_map", "draw_file", "picture_of"]
 

@@ -23,7 +23,8 @@ from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
 from .ending import held_off
-from .regular import is_zarr, refuse_same
+from .formats import is_zarr
+from .regular import refuse_same
 
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
 
