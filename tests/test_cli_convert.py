@@ -515,6 +515,18 @@ def test_a_limit_on_files_is_one_line(name: str, tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.npy"]
 
 
+def test_warnings_are_one_line(tmp_path: Path) -> None:
+    """Of a dtype that zarr's specification does not know yet, zarr warns; it is written."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    np.save(tmp_path / "a.npy", np.array(["one", "two"]))
+    done = run("convert", tmp_path / "a.npy", tmp_path / "b.zarr")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("sparsearray: warning: The data type ") for line in lines)
+
+
 @pytest.mark.parametrize("damage", ["data", "metadata"])
 def test_damaged_zarr(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that names the folder, whatever the library raises: zlib.error, KeyError."""
