@@ -18,18 +18,9 @@ from sparsearray.cli.elf import file_header, program_header, read_elf
 from sparsearray.cli.regular import extents_of
 from sparsearray.cli.tour import elf_files, map_elf, print_tour, resident_in
 
+from .command_line import run
+
 PAGE = os.sysconf("SC_PAGESIZE")
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "sparsearray", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def write_elf(

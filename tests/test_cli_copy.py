@@ -21,8 +21,17 @@ from sparsearray.cli import main
 from sparsearray.cli.copy import copy_file
 
 from .array_files import names, stored
-from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, start, wait_until
-from .sparse_files import data_pages
+from .command_line import (
+    COMMAND,
+    PAGE,
+    Layout,
+    filled_pages,
+    layouts,
+    pages_of,
+    run,
+    start,
+    wait_until,
+)
 from .stitched_files import new_folder
 
 HOLES = pytest.mark.usefixtures("_holes_of_pages")
@@ -36,15 +45,6 @@ def _holes_of_pages(tmp_path: Path) -> None:
     if os.sysconf("SC_PAGESIZE") != PAGE or stored(path) != PAGE:
         pytest.skip("holes are not of single pages here")
     path.unlink()
-
-
-def pages_of(path: Path) -> set[int]:
-    """Ask the file system where its data is."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return data_pages(fd)
-    finally:
-        os.close(fd)
 
 
 @settings(deadline=None, max_examples=60)

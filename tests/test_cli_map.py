@@ -15,9 +15,8 @@ from sparsearray.cli import main
 from sparsearray.cli.map import draw_file, picture_of
 
 from .array_files import names
-from .command_line import PAGE, Layout, layouts, run
+from .command_line import PAGE, Layout, layouts, pages_of, run
 from .stitched_files import new_folder
-from .test_cli_copy import pages_of
 
 pytestmark = pytest.mark.skipif(os.sysconf("SC_PAGESIZE") != PAGE, reason="counts pages of 4 KiB")
 
