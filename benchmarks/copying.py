@@ -32,7 +32,7 @@ import numpy as np
 from side_by_side import seconds
 
 from sparsearray.cli.copy import copy_file
-from sparsearray.cli.info import extents_of
+from sparsearray.cli.regular import extents_of
 
 GIB, MIB = 1 << 30, 1 << 20
 COMMAND = [sys.executable, "-P", "-m", "sparsearray", "copy"]

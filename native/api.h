@@ -245,13 +245,15 @@ int sa_keep_old(sa_reservation *r, int64_t offset, int64_t nbytes, sa_report *re
 /* Files by path. A pipe is not waited for. sa_close_file leaves -1 in the cell, and takes it. */
 int sa_open_file(const char *path, int writable, int *fd, sa_report *ret);
 void sa_close_file(int *fd);
-/* What a file holds from `start` up to `stop`, through `capacity` bytes of `scratch`, a page or more; nobody else
- * seeks in it. One piece, `transferred` bytes of data; SA_MORE while there is more, from `start` in the report on. `stop` there
- * is where the file was found to end, if before. Of a failure `write` says whether it was one of writing. Copying leaves out pages of zeros, and holes: the other file has
- * none but zeros there. `write_soon`: its disk begins to write. */
+/* What a file holds from `start` up to `stop`, through `capacity` bytes of `scratch`, whole pages of 4 KiB; nobody else
+ * seeks in it. One piece, `transferred` bytes of data; SA_MORE while there is more, from `start` in the report on.
+ * `stop` there is where reading came to the end of the file, if it did. Of a failure `write` says whether it was one of
+ * writing. Copying leaves out holes and pages of zeros: the other file has none but zeros there. `write_soon`: its disk
+ * begins to write. */
 int sa_copy_file(int from, int to, uint64_t start, uint64_t stop, int write_soon, char *scratch, uint64_t capacity,
                  sa_report *ret);
-/* Makes holes of pages of zeros, `count` bytes of them; `look_only` counts them. `stop` is where the file ends. */
+/* Makes holes of pages of zeros, `count` bytes of them; `look_only` counts them. `stop` is where the file ends: the page
+ * that it ends in is one. */
 int sa_trim_file(int fd, uint64_t start, uint64_t stop, int look_only, char *scratch, uint64_t capacity,
                  sa_report *ret);
 

@@ -36,7 +36,8 @@ def copy_data(source: int, target: int, nbytes: int, done: Done, *, write_soon: 
     Returns
     -------
     int
-        Where the source ends: before `nbytes` if it has become shorter, or never was as long.
+        `nbytes`, or where reading came to the end before: some files of /sys say that they are
+        longer than what is read.
 
     Raises
     ------

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "PIECE",
     "Replacements",
+    "beside",
     "cuts",
     "find_old",
+    "give",
+    "give_owner",
     "name_file",
     "replacing",
     "take_room",
@@ -32,6 +35,8 @@ __all__ = [
 
 PIECE = 4 << 20  # bytes looked at for zeros, and written, at a time
 _PAGE = 4096  # what a hole on disk is made of
+# Of chown(2): a process may not give files away, or knows no such owner.
+_NOT_OURS = {errno.EPERM, errno.EACCES, errno.EINVAL}
 # Of link(2) on a file system without hard links, or that refuses some of them.
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -142,27 +147,63 @@ class Replacements:
         target, old = find_old(name, access)
         if old is not None and self._put is _put_new:
             raise _is_there(name)
-        # As bytes: a name has 255 of them at most, however many a character takes.
-        label = os.fsdecode(os.fsencode(target.name)[:200])
-        beside = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+        made = beside(target)
 
         def opener(path: str, flags: int) -> int:
             # Nobody else reads in it meanwhile what the old file keeps from them.
             return os.open(path, flags, mode if old is None else 0o600)
 
-        self._waiting.append((beside, target, name))
+        self._waiting.append((made, target, name))
         try:
-            with builtins.open(beside, "x+b", buffering=0, opener=opener) as file:
+            with builtins.open(made, "x+b", buffering=0, opener=opener) as file:
                 if old is not None:
-                    with suppress(PermissionError):
-                        os.fchown(file.fileno(), old.st_uid, old.st_gid)
-                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                    give(file.fileno(), old)
                 yield file
                 if self._sync:
                     os.fsync(file.fileno())
         except BaseException as error:
-            name_file(error, name, str(beside))
+            name_file(error, name, str(made))
             raise
+
+
+def beside(target: Path) -> Path:
+    """Return a name of nothing yet, in the same folder."""
+    # As bytes: a name has 255 of them at most, however many a character takes.
+    label = os.fsdecode(os.fsencode(target.name)[:200])
+    return target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+
+
+def give(file: int, facts: os.stat_result) -> None:
+    """
+    Give a file the owner and the permissions that another one has, as far as this process may.
+
+    Set-user-ID and set-group-ID go where the owner stays: of another one they mean something else.
+    """
+    mode = stat.S_IMODE(facts.st_mode)
+    if not give_owner(file, facts):
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    os.fchmod(file, mode)
+
+
+def give_owner(file: int | Path, facts: os.stat_result) -> bool:
+    """
+    Give a file the owner and the group that another one has; or the group alone, or neither.
+
+    Returns whether it has both.
+
+    References
+    ----------
+    chown(2); user_namespaces(7), in which some owners have no number
+    """
+    try:
+        os.chown(file, facts.st_uid, facts.st_gid)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        with suppress(OSError):
+            os.chown(file, -1, facts.st_gid)
+        return False
+    return True
 
 
 def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | None]:
@@ -173,12 +214,16 @@ def find_old(name: str, access: int = os.W_OK) -> tuple[Path, os.stat_result | N
     """
     if not name:  # to realpath, the current folder
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    if name.endswith(os.sep):
+    if os.path.basename(name) in ("", os.curdir):  # noqa: PTH119 - realpath makes a file of it
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     target = Path(os.path.realpath(name))
     old = None
     with suppress(FileNotFoundError):
-        old = target.stat()
+        try:
+            old = target.stat()
+        except OSError as error:
+            name_file(error, name, str(target))
+            raise
         if stat.S_ISDIR(old.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if not stat.S_ISREG(old.st_mode):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from .sparse_files import data_pages
+
 PAGE = 4096  # what holes on disk are made of
 COMMAND = (sys.executable, "-P", "-m", "sparsearray")
 
@@ -79,6 +81,15 @@ def layouts() -> st.SearchStrategy[Layout]:
     nbytes = st.sampled_from([1, 100, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 5 * PAGE, 70 * PAGE])
     kinds = st.sampled_from(["data", "zeros", "hole"])
     return st.lists(st.tuples(kinds, nbytes), max_size=8).map(Layout)
+
+
+def pages_of(path: Path) -> set[int]:
+    """Ask the file system where its data is."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return data_pages(fd)
+    finally:
+        os.close(fd)
 
 
 def filled_pages(content: bytes) -> set[int]:

@@ -15,21 +15,12 @@ import pytest
 from sparsearray import SparseBuffer, __version__
 from sparsearray.cli import main
 from sparsearray.cli.elf import file_header, program_header, read_elf
-from sparsearray.cli.info import extents_of
+from sparsearray.cli.regular import extents_of
 from sparsearray.cli.tour import elf_files, map_elf, print_tour, resident_in
 
+from .command_line import run
+
 PAGE = os.sysconf("SC_PAGESIZE")
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "sparsearray", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def write_elf(
@@ -106,7 +97,7 @@ def test_a_command_imports_no_other() -> None:
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == [
-        f"{[f'sparsearray.cli.{name}' for name in ('copy', 'elf', 'ending', 'info', 'progress', 'regular')]}",
+        f"{[f'sparsearray.cli.{name}' for name in ('copy', 'ending', 'progress', 'regular')]}",
         "set()",
     ]
 

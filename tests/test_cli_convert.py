@@ -112,6 +112,9 @@ def test_raw_files(tmp_path: Path) -> None:
     assert convert(tmp_path / "a.bin", tmp_path / "c.npy", *options) == 0
     with sparsearray.open(tmp_path / "c.npy") as found:
         assert_same(found, items.reshape(-1, 10))
+    options = ["--dtype=>u2", "--offset=5", "--shape=4,-1,5"]
+    assert convert(tmp_path / "a.bin", tmp_path / "e.npy", *options) == 0
+    assert_same(np.load(tmp_path / "e.npy"), items.reshape(4, -1, 5))
     options = ["--dtype=>u2", "--offset=5", "--shape=3,4", "--from=raw"]
     assert convert(tmp_path / "a.bin", tmp_path / "d.npy", *options) == 0
     assert_same(np.load(tmp_path / "d.npy"), items[:12].reshape(3, 4))
@@ -120,10 +123,18 @@ def test_raw_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--dtype=f8"], "no whole"),
+        (["--dtype=f8"], "a: 0x32 (50) bytes are no whole items of float64"),
         (["--dtype=u1", "--offset=100"], "has 0x32 (50) bytes, and none at 0x64 (100)"),
         (["--dtype=u1", "--offset=-1"], "none at -1"),
-        (["--dtype=u1", "--shape=7,8"], ""),
+        (["--dtype=u1", "--shape=7,8"], "a: 50 items of uint8 make no --shape 7,8"),
+        (["--dtype=u1", "--shape=-1,7"], "a: 50 items of uint8 make no --shape -1,7"),
+        (["--dtype=u1", "--shape=-1,-1"], "make no --shape -1,-1"),
+        (["--dtype=V50", "--shape=-1,-1"], "a: 1 items of |V50 make no --shape -1,-1"),
+        (["--dtype=u1", "--shape=-2"], "make no --shape -2"),
+        (["--dtype=u1", "--shape=0"], "make no --shape 0"),
+        (["--dtype=u1", "--shape=99999999999999999999"], "no --shape 99999999999999999999"),
+        (["--dtype=u4", "--shape=-1,2"], "a: 0x32 (50) bytes are no whole items of uint32"),
+        (["--dtype=u1", "--offset=50"], "a: 0 items of uint8 make no --shape -1"),
         (["--dtype=O"], "holds Python objects"),
         (["--dtype=nonsense"], "--dtype: data type 'nonsense' not understood"),
         (["--dtype=,"], "--dtype: ',' not understood"),
@@ -169,8 +180,8 @@ def test_what_begins_like_npy_is_npy(tmp_path: Path) -> None:
         (["a.npy", "b.npy", "--dataset=a"], "--dataset is for HDF5, and neither SRC nor DST is"),
         (["a.npy", "b.npy", "--tiles=x"], "invalid tiles value: 'x'"),
         (["a.npy", "b.npy", "--to=raw"], "invalid choice: 'raw'"),
-        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: invalid chunks value: '0,1'"),
-        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: invalid tiles value: '-1,1'"),
+        (["a.npy", "b.zarr", "--chunks=0,1"], "argument --chunks: 0,1: each is at least 1"),
+        (["a.npy", "b.npy", "--tiles=-1,1"], "argument --tiles: -1,1: each is at least 1"),
         (["a.npy", "b.h5", "--dataset="], "--dataset '' is no name of a dataset"),
         (["a.npy", "b.h5", "--dataset=/"], "--dataset '/' is no name of a dataset"),
     ],
@@ -499,6 +510,39 @@ def test_a_limit_on_files_is_one_line(name: str, tmp_path: Path) -> None:
     text = os.strerror(errno.EFBIG)
     assert done.stderr == f"sparsearray: error: {tmp_path / name}: {text}\n"
     assert names(tmp_path) == ["a.npy"]
+
+
+def test_warnings_are_one_line(tmp_path: Path) -> None:
+    """Of a dtype that zarr's specification does not know yet, zarr warns; it is written."""
+    pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    np.save(tmp_path / "a.npy", np.array(["one", "two"]))
+    done = run("convert", tmp_path / "a.npy", tmp_path / "b.zarr")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines
+    assert all(line.startswith("sparsearray: warning: The data type ") for line in lines)
+
+
+@pytest.mark.parametrize("damage", ["data", "metadata"])
+def test_damaged_zarr(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the folder, whatever the library raises: zlib.error, KeyError."""
+    zarr = pytest.importorskip("zarr", reason="of the extra zarr")
+    pytest.importorskip("sparsearray.interop.zarr")
+    folder = tmp_path / "a.zarr"
+    made = zarr.create_array(
+        folder, shape=20, chunks=20, dtype="f8", compressors=zarr.codecs.GzipCodec()
+    )
+    made[:] = 1
+    if damage == "data":
+        (folder / "c/0").write_bytes((folder / "c/0").read_bytes()[:10] + b"\xff" * 20)
+    else:
+        (folder / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    assert convert(folder, tmp_path / "b.npy") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"sparsearray: error: {folder}: ")
+    assert error.count("\n") == 1
+    assert names(tmp_path) == ["a.zarr"]
 
 
 def test_hdf5_and_back(tmp_path: Path) -> None:

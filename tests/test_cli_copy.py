@@ -21,8 +21,16 @@ from sparsearray.cli import main
 from sparsearray.cli.copy import copy_file
 
 from .array_files import names, stored
-from .command_line import COMMAND, PAGE, Layout, filled_pages, layouts, run, run_interrupted
-from .sparse_files import data_pages
+from .command_line import (
+    COMMAND,
+    PAGE,
+    Layout,
+    filled_pages,
+    layouts,
+    pages_of,
+    run,
+    run_interrupted,
+)
 from .stitched_files import new_folder
 
 HOLES = pytest.mark.usefixtures("_holes_of_pages")
@@ -36,15 +44,6 @@ def _holes_of_pages(tmp_path: Path) -> None:
     if os.sysconf("SC_PAGESIZE") != PAGE or stored(path) != PAGE:
         pytest.skip("holes are not of single pages here")
     path.unlink()
-
-
-def pages_of(path: Path) -> set[int]:
-    """Ask the file system where its data is."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return data_pages(fd)
-    finally:
-        os.close(fd)
 
 
 @settings(deadline=None, max_examples=60)
@@ -192,19 +191,33 @@ def test_preserve_keeps_permissions_and_times(tmp_path: Path) -> None:
     assert facts.st_atime_ns == 123_456_789_012_345_678
 
 
-def test_preserve_of_somebody_elses_set_user_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
+@pytest.mark.parametrize("preserve", [True, False])
+def test_somebody_elses_file(
+    preserve: bool, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the owner cannot be kept, the bit would mean another user: it goes, as with cp -p."""
+    """
+    Where the owner cannot be kept, set-user-ID would mean another user: it goes, as with cp -p.
 
-    def refuse(*_: int) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    chown(2) says EINVAL of an owner who has no number in the user namespace. The group stays.
+    """
+    chown, group = os.chown, 5678 if os.geteuid() == 0 else os.getegid()
 
-    (tmp_path / "a").write_bytes(b"text")
-    (tmp_path / "a").chmod(0o6755)
-    monkeypatch.setattr(os, "fchown", refuse)
-    copy_file(str(tmp_path / "a"), str(tmp_path / "b"), preserve=True)
-    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o755
+    def refuse(file: int, user: int, group: int) -> None:
+        if user != -1:
+            raise OSError(number, os.strerror(number))
+        chown(file, user, group)
+
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "b").write_bytes(b"old")
+    old = tmp_path / ("a" if preserve else "b")
+    os.chown(old, -1, group)
+    old.chmod(0o6755)
+    monkeypatch.setattr(os, "chown", refuse)
+    copy_file(str(tmp_path / "a"), str(tmp_path / "b"), preserve=preserve)
+    facts = (tmp_path / "b").stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_gid) == (0o755, group)
+    assert (tmp_path / "b").read_bytes() == b"new"
 
 
 def test_no_clobber_leaves_what_is_there(tmp_path: Path) -> None:
@@ -302,12 +315,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"text")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
     cases = [
         ("missing", "b", "missing: No such file or directory"),
         ("folder", "b", "folder: Is a directory"),
         ("fifo", "b", "fifo: Not a regular file"),
         ("a", "fifo", "fifo: not a regular file"),
         ("a", "new/", "new/: Is a directory"),
+        ("a", "a/.", "a/.: Is a directory"),
+        ("a", "new/.", "new/.: Is a directory"),
+        ("a", "loop", "loop: Too many levels of symbolic links"),
         ("a", "missing/b", "missing/b: No such file or directory"),
         ("a", "a/b", "a/b: Not a directory"),
     ]
@@ -315,7 +332,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         done = run("copy", tmp_path / source, f"{tmp_path}/{target}")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"sparsearray: error: {tmp_path}/{text}\n"
-    assert names(tmp_path) == ["a", "fifo", "folder"]
+    done = run("copy", "a", "a/b", cwd=tmp_path)
+    assert done.stderr == "sparsearray: error: a/b: Not a directory\n"
+    assert names(tmp_path) == ["a", "fifo", "folder", "loop"]
 
 
 def test_permission_denied_is_one_line(

@@ -15,9 +15,8 @@ from sparsearray.cli import main
 from sparsearray.cli.map import draw_file, picture_of
 
 from .array_files import names
-from .command_line import PAGE, Layout, layouts, run
+from .command_line import PAGE, Layout, layouts, pages_of, run
 from .stitched_files import new_folder
-from .test_cli_copy import pages_of
 
 pytestmark = pytest.mark.skipif(os.sysconf("SC_PAGESIZE") != PAGE, reason="counts pages of 4 KiB")
 
@@ -196,6 +195,18 @@ def test_errors_are_one_line(svg: bool, tmp_path: Path, capsys: pytest.CaptureFi
         assert main(["map", f"{tmp_path}/{name}", *options]) == 1
         assert capsys.readouterr().err == f"sparsearray: error: {tmp_path}/{text}\n"
     assert (tmp_path / "a.svg").read_text() == "old"
+
+
+def test_a_picture_does_not_replace_what_it_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under whatever name."""
+    (tmp_path / "a").write_bytes(b"text")
+    (tmp_path / "b").symlink_to("a")
+    for target in (tmp_path / "a", tmp_path / "b"):
+        assert main(["map", str(tmp_path / "a"), "--svg", str(target)]) == 1
+        assert capsys.readouterr().err.endswith(f"{target} are the same file\n")
+        assert (tmp_path / "a").read_bytes() == b"text"
 
 
 def test_damaged_arrays_and_images_are_one_line(

@@ -21,9 +21,8 @@ from sparsearray.cli import main
 from sparsearray.cli.trim import trim_file
 
 from .array_files import stored
-from .command_line import PAGE, Layout, filled_pages, layouts, run, run_interrupted
+from .command_line import PAGE, Layout, filled_pages, layouts, pages_of, run, run_interrupted
 from .stitched_files import new_folder
-from .test_cli_copy import pages_of
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TextIO
+from typing import Any, TextIO
 
 import sparsearray
 from sparsearray._text import printable
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage exits with 2.
     """
     try:
-        with cleaning_up():
+        with cleaning_up(), warnings.catch_warnings():
+            warnings.showwarning = _warn
             if arguments is None:
                 arguments = sys.argv[1:]
             options = _parser(arguments).parse_args(arguments)
@@ -76,6 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EndedError as ended:
         return _BY_SIGNAL + ended.number
     return 0
+
+
+def _warn(message: Warning | str, *_where: Any, **_how: Any) -> None:
+    """Say a warning, as of zarr, the way errors are said: not with the code that it comes from."""
+    if sys.stderr is not None:
+        print(f"sparsearray: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _silence(stream: TextIO | None) -> None:

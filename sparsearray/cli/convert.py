@@ -76,8 +76,8 @@ def _sides(text: str) -> tuple[int, ...]:
     """Read the lengths of a box."""
     sides = _lengths(text)
     if min(sides) < 1:
-        msg = "each at least 1"
-        raise ValueError(msg)
+        msg = f"{text}: each is at least 1"
+        raise argparse.ArgumentTypeError(msg)
     return sides
 
 

@@ -4,20 +4,17 @@ import argparse
 import errno
 import fcntl
 import os
-import stat
 import sys
 from contextlib import suppress
 from io import FileIO
 
 from sparsearray._digging import copy_data, dig_holes
-from sparsearray._new_file import PIECE, find_old, replacing
+from sparsearray._new_file import PIECE, find_old, give, replacing
 from sparsearray._progress import progress_bar
-from sparsearray._text import printable
 from sparsearray.errors import UnsupportedError
 
-from .info import extents_of
 from .progress import add_progress, wants_progress
-from .regular import opened_regular
+from .regular import nbytes_of_data, opened_regular, refuse_same
 
 __all__ = ["add_copy", "copy_file"]
 
@@ -125,16 +122,15 @@ def copy_file(
         if os.path.isdir(target):  # noqa: PTH112 - paths stay strings
             target = os.path.join(target, os.path.basename(source))  # noqa: PTH118, PTH119
         _path, old = find_old(target)
-        if old is not None and os.path.samestat(facts, old):
-            msg = f"{printable(source)} and {printable(target)} are the same file"
-            raise ValueError(msg)
+        refuse_same(source, target)
         if old is not None and not clobber:
             return
         try:
             with replacing(target, mode=facts.st_mode & 0o777, sync=sync, clobber=clobber) as file:
                 _fill(fd, file, source, facts, reflink=reflink, write_soon=sync, progress=progress)
                 if preserve:
-                    _preserve(file.fileno(), facts)
+                    give(file.fileno(), facts)
+                    os.utime(file.fileno(), ns=(facts.st_atime_ns, facts.st_mtime_ns))
                 now = os.fstat(fd)
                 if (now.st_size, now.st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
                     raise OSError(errno.ESTALE, "changed while it was copied", source)
@@ -156,10 +152,7 @@ def _fill(
     nbytes, made = facts.st_size, file.fileno()
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    total = 0
-    if progress:
-        extents = extents_of(fd, nbytes)
-        total = nbytes if extents is None else sum(stop - start for start, stop in extents)
+    total = nbytes_of_data(fd, nbytes) if progress else 0
     try:
         with progress_bar("copy", total, shown=progress) as done:
             if reflink and nbytes and sys.platform == "linux" and _clone(fd, made):
@@ -197,13 +190,3 @@ def _clone(source: int, target: int) -> bool:
             return False
         raise
     return True
-
-
-def _preserve(fd: int, facts: os.stat_result) -> None:
-    mode = stat.S_IMODE(facts.st_mode)
-    try:
-        os.fchown(fd, facts.st_uid, facts.st_gid)
-    except PermissionError:
-        mode &= ~(stat.S_ISUID | stat.S_ISGID)  # of another owner they would mean something else
-    os.fchmod(fd, mode)
-    os.utime(fd, ns=(facts.st_atime_ns, facts.st_mtime_ns))

@@ -1,11 +1,13 @@
 """The formats that arrays lie in: which one it is, and opened as an array."""
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +20,23 @@ from sparsearray.npy import MAGIC
 from sparsearray.stitch import stitch
 from sparsearray.stored import StoredArray
 
-from .regular import HDF5_MAGIC, is_zarr, opened_regular
+from .regular import opened_regular
 
-__all__ = ["FORMATS", "Raw", "format_of_source", "format_of_target", "opened_source"]
+__all__ = [
+    "FORMATS",
+    "HDF5_MAGIC",
+    "Raw",
+    "format_of_source",
+    "format_of_target",
+    "is_zarr",
+    "opened_source",
+    "refuse_zarr",
+]
 
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 FORMATS = ("npy", "zarr", "hdf5", "raw")
 _ENDINGS = {".npy": "npy", ".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5"}
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
 _LISTED = 8  # datasets, in an error
 
 
@@ -100,6 +113,18 @@ def _ending(path: str) -> str:
     return Path(path).suffix.lower()
 
 
+def is_zarr(folder: str) -> bool:
+    """Tell whether a folder holds an array, or a group of them."""
+    return any(Path(folder, name).exists() for name in _ZARR_FILES)
+
+
+def refuse_zarr(path: str) -> None:
+    """Raise an error that says what can be done, where a folder of zarr's is taken for a file."""
+    if path and is_zarr(path):
+        msg = "a folder of zarr's and no file; 'sparsearray convert' writes an array in it as .npy"
+        raise IsADirectoryError(errno.EISDIR, msg, path)
+
+
 @contextmanager
 def opened_source(
     path: str, known: str, raw: Raw, dataset: str | None, *, progress: bool
@@ -127,25 +152,54 @@ def opened_source(
     ImportError
         A package is not installed.
     """
+    array: StoredArray
     if known == "zarr":
         needed("zarr", "convert", "zarr")
         from sparsearray.interop.zarr import from_zarr
 
-        with from_zarr(path, progress=progress) as array:
+        # Of tasks that zarr leaves behind when a chunk cannot be read: the error says so.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        with _naming(path):
+            array = from_zarr(path, progress=progress)
+        with array:
             yield array
         return
     if known == "hdf5":
         h5py = needed("h5py", "convert", "hdf5")
         from sparsearray.interop.hdf5 import from_hdf5
 
-        with (
-            _open_hdf5(h5py, path) as file,
-            from_hdf5(_find_dataset(h5py, file, path, dataset), progress=progress) as array,
-        ):
-            yield array
+        with opened_regular(path), _naming(path):  # what is no file is said in words of the system
+            file = h5py.File(path, "r")
+        with file:
+            with _naming(path):
+                found = _find_dataset(h5py, file, dataset)
+                array = from_hdf5(found, progress=progress)
+            with array:
+                yield array
         return
     with _open_raw(path, raw) if known == "raw" else _open_npy(path) as array:
         yield array
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """
+    Have errors of other libraries say which file they are about.
+
+    A damaged one has them raise all kinds: KeyError, AttributeError, zlib.error.
+    """
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        text = str(error)
+        if not isinstance(error, OSError | ValueError | TypeError | RuntimeError):
+            text = format_exception_only(error)[-1]
+        elif path in text:
+            raise
+        msg = f"{printable(path)}: {text}"
+        raise ValueError(msg) from error
 
 
 def _open_npy(path: str) -> StoredArray:
@@ -164,12 +218,34 @@ def _open_raw(path: str, raw: Raw) -> StoredArray:
     if not dtype.itemsize:
         msg = f"items of {dtype} have no bytes"
         raise ValueError(msg)
-    if raw.shape is not None and -1 not in raw.shape:
-        wanted = prod(raw.shape) * dtype.itemsize
-        if 0 <= wanted < nbytes:  # what lies behind it is none of it
-            nbytes = wanted
-    shape = raw.shape if raw.shape is not None else (-1,)
-    return stitch([(path, offset, nbytes)], dtype, shape)
+    wanted = raw.shape or (-1,)
+    items, rest = divmod(nbytes, dtype.itemsize)
+    if rest and -1 in wanted:
+        msg = f"{printable(path)}: {describe(nbytes)} bytes are no whole items of {dtype}"
+        raise ValueError(msg)
+    shape = _fill_in(wanted, items)
+    if shape is None:
+        asked = ",".join(map(str, wanted))
+        msg = f"{printable(path)}: {items:,} items of {dtype} make no --shape {asked}"
+        raise ValueError(msg)
+    return stitch([(path, offset, prod(shape) * dtype.itemsize)], dtype, shape)
+
+
+def _fill_in(shape: tuple[int, ...], items: int) -> tuple[int, ...] | None:
+    """
+    Return a shape with the length that is left open; None where the items do not make it.
+
+    Items behind a shape that leaves none open are none of it.
+
+    Examples
+    --------
+    >>> _fill_in((-1, 3), 12), _fill_in((-1, 5), 12), _fill_in((2, 5), 12), _fill_in((2, 7), 12)
+    ((4, 3), None, (2, 5), None)
+    """
+    known = prod(n for n in shape if n != -1)
+    filled = tuple(items // max(known, 1) if n == -1 else n for n in shape)
+    fits = prod(filled) == items if -1 in shape else prod(filled) <= items
+    return filled if fits and min(filled) > 0 and shape.count(-1) < 2 else None
 
 
 def _find_dtype(text: str | None) -> np.dtype:
@@ -183,21 +259,12 @@ def _find_dtype(text: str | None) -> np.dtype:
         raise TypeError(msg) from error
 
 
-def _open_hdf5(h5py: Any, path: str) -> Any:
-    with opened_regular(path):  # says what cannot be, in words that name the file
-        try:
-            return h5py.File(path, "r")
-        except OSError as error:
-            msg = f"{printable(path)}: {error}"
-            raise OSError(msg) from error
-
-
-def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
+def _find_dataset(h5py: Any, file: Any, name: str | None) -> Any:
     """Return the dataset of that name, or the only one there is."""
     if name is not None:
         found = file.get(name)
         if not isinstance(found, h5py.Dataset):
-            msg = f"{printable(path)}: there is no dataset {name!r}"
+            msg = f"there is no dataset {name!r}"
             raise ValueError(msg)
         return found
     names: list[str] = []
@@ -206,7 +273,6 @@ def _find_dataset(h5py: Any, file: Any, path: str, name: str | None) -> Any:
     )
     if len(names) != 1:
         some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-        listed = f"it has {some}: --dataset says which" if names else "it has no dataset"
-        msg = f"{printable(path)}: {listed}"
+        msg = f"it has {some}: --dataset says which" if names else "it has no dataset"
         raise ValueError(msg)
     return file[names[0]]

@@ -1,7 +1,6 @@
 """``sparsearray info FILE``: how a file would map."""
 
 import argparse
-import errno
 import os
 import textwrap
 
@@ -12,9 +11,10 @@ from sparsearray.npy import MAGIC as NPY_MAGIC
 from sparsearray.npy import read_header
 
 from .elf import MAGIC, read_elf
-from .regular import HDF5_MAGIC, opened_regular, refuse_zarr
+from .formats import HDF5_MAGIC, refuse_zarr
+from .regular import extents_of, opened_regular
 
-__all__ = ["add_info", "extents_of", "print_info"]
+__all__ = ["add_info", "print_info"]
 
 _ROWS = 12  # of extents, before the rest is summed up
 _SEGMENTS = 40  # likewise: a core dump has thousands
@@ -49,40 +49,6 @@ def print_info(path: str) -> None:
     refuse_zarr(path)
     with opened_regular(path) as fd:
         _print_facts(path, fd)
-
-
-def extents_of(fd: int, nbytes: int) -> list[tuple[int, int]] | None:
-    """
-    Find where a file holds data: lseek(2) under ``SEEK_DATA``.
-
-    Parameters
-    ----------
-    fd : int
-        The file. Its position moves.
-    nbytes : int
-        Its length in bytes.
-
-    Returns
-    -------
-    list of (start, stop), or None
-        In bytes; None where the system or the file system does not say.
-    """
-    found: list[tuple[int, int]] = []
-    stop = 0
-    try:
-        while stop < nbytes:
-            start = os.lseek(fd, stop, os.SEEK_DATA)
-            stop = min(os.lseek(fd, start, os.SEEK_HOLE), nbytes)
-            found.append((start, stop))
-    except AttributeError:  # no SEEK_DATA
-        return None
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # a hole up to the end
-            return found
-        if error.errno in (errno.EINVAL, errno.ENOTSUP):
-            return None
-        raise
-    return found
 
 
 def _print_facts(path: str, fd: int) -> None:

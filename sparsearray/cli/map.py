@@ -19,8 +19,8 @@ from sparsearray.npy import MAGIC as NPY_MAGIC
 from sparsearray.region import Region
 
 from .elf import MAGIC as ELF_MAGIC
-from .info import extents_of
-from .regular import opened_regular, refuse_zarr
+from .formats import refuse_zarr
+from .regular import extents_of, opened_regular, refuse_same
 
 __all__ = ["add_map", "draw_file", "picture_of"]
 
@@ -76,6 +76,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             parser.error(f"--as {options.kind} is for --svg")
         print(draw_file(options.file))
         return
+    if options.svg != "-":
+        refuse_same(options.file, options.svg)
     picture = picture_of(options.file, options.kind)
     if options.svg == "-":
         if sys.stdout is not None:  # as bytes: the picture says in which encoding it is

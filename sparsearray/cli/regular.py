@@ -4,13 +4,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
-__all__ = ["HDF5_MAGIC", "is_zarr", "opened_regular", "refuse_zarr"]
+from sparsearray._text import printable
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")  # of version 3 and of 2
+__all__ = ["extents_of", "nbytes_of_data", "opened_regular", "refuse_same"]
 
 
 @contextmanager
@@ -53,13 +51,49 @@ def _check(path: str, facts: os.stat_result) -> None:
         raise OSError(errno.ENODEV, "Not a regular file", path)
 
 
-def is_zarr(folder: str) -> bool:
-    """Tell whether a folder holds an array, or a group of them."""
-    return any(Path(folder, name).exists() for name in _ZARR_FILES)
+def refuse_same(source: str, target: str) -> None:
+    """Raise ValueError where what is to be written is what is to be read, under whatever name."""
+    with suppress(OSError):  # where either is missing
+        if os.path.samefile(source, target):  # noqa: PTH121 - paths stay strings
+            msg = f"{printable(source)} and {printable(target)} are the same file"
+            raise ValueError(msg)
 
 
-def refuse_zarr(path: str) -> None:
-    """Raise an error that says what can be done, where a folder of zarr's is taken for a file."""
-    if path and is_zarr(path):
-        msg = "a folder of zarr's and no file; 'sparsearray convert' writes an array in it as .npy"
-        raise IsADirectoryError(errno.EISDIR, msg, path)
+def extents_of(fd: int, nbytes: int) -> list[tuple[int, int]] | None:
+    """
+    Find where a file holds data: lseek(2) under ``SEEK_DATA``.
+
+    Parameters
+    ----------
+    fd : int
+        The file. Its position moves.
+    nbytes : int
+        Its length in bytes.
+
+    Returns
+    -------
+    list of (start, stop), or None
+        In bytes; None where the system or the file system does not say.
+    """
+    found: list[tuple[int, int]] = []
+    stop = 0
+    try:
+        while stop < nbytes:
+            start = os.lseek(fd, stop, os.SEEK_DATA)
+            stop = min(os.lseek(fd, start, os.SEEK_HOLE), nbytes)
+            found.append((start, stop))
+    except AttributeError:  # no SEEK_DATA
+        return None
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a hole up to the end
+            return found
+        if error.errno in (errno.EINVAL, errno.ENOTSUP):
+            return None
+        raise
+    return found
+
+
+def nbytes_of_data(fd: int, nbytes: int) -> int:
+    """Tell how much of a file there is to read, for a progress bar: all where nobody says."""
+    extents = extents_of(fd, nbytes)
+    return nbytes if extents is None else sum(stop - start for start, stop in extents)

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparsearray._binding import describe
-from sparsearray._new_file import find_old, name_file, replacing
+from sparsearray._new_file import beside, find_old, give_owner, name_file, replacing
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._text import printable
@@ -24,7 +23,8 @@ from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
 from .ending import held_off
-from .regular import is_zarr
+from .formats import is_zarr
+from .regular import refuse_same
 
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
 
@@ -61,13 +61,10 @@ def check_target(target: str, source: str, *, force: bool) -> None:
     """
     if not os.path.lexists(target):
         return
-    with suppress(OSError):
-        if os.path.samefile(source, target):  # noqa: PTH121 - paths stay strings
-            msg = f"{printable(source)} and {printable(target)} are the same"
-            raise ValueError(msg)
+    refuse_same(source, target)
     if not force:
         raise FileExistsError(errno.EEXIST, "is there already; --force replaces it", target)
-    if os.path.isdir(target) and not is_zarr(target):  # noqa: PTH112
+    if os.path.isdir(target) and not is_zarr(target):  # noqa: PTH112 - paths stay strings
         msg = f"{printable(target)} is a folder, and not of zarr's: it is not replaced"
         raise ValueError(msg)
 
@@ -178,16 +175,14 @@ def _replacing_folder(name: str, *, clobber: bool) -> Iterator[str]:
     target, old = _find_old_folder(name)
     if old is not None and not clobber:
         raise _is_there(name)
-    label = os.fsdecode(os.fsencode(target.name)[:200])
-    # Nobody else looks into it meanwhile, whatever is in it.
-    room = target.with_name(f".{label}.{secrets.token_hex(6)}.tmp")
+    room = beside(target)  # nobody else looks into it meanwhile, whatever is in it
     made, aside = room / "new", room / "old"
     try:
         room.mkdir(0o700)
         yield str(made)
         with held_off():
             if old is not None and stat.S_ISDIR(old.st_mode):
-                _give(made, old)
+                _give_all(made, old)
             if clobber:
                 _exchange(made, target, aside)
             else:
@@ -215,14 +210,12 @@ def _is_within(name: object, folder: Path) -> bool:
     return isinstance(name, str) and Path(name).is_relative_to(folder)
 
 
-def _give(made: Path, old: os.stat_result) -> None:
-    """Give a folder the owner and the permissions that the old one has."""
+def _give_all(made: Path, old: os.stat_result) -> None:
+    """Give a folder the owner and the permissions of the old one, and what is in it the owner."""
     facts = made.stat()
     if (facts.st_uid, facts.st_gid) != (old.st_uid, old.st_gid):
-        with suppress(PermissionError):
-            for folder, _folders, files in os.walk(made):
-                for path in (folder, *(f"{folder}/{file}" for file in files)):
-                    os.chown(path, old.st_uid, old.st_gid, follow_symlinks=False)
+        for path in (made, *made.rglob("*")):
+            give_owner(path, old)
     made.chmod(stat.S_IMODE(old.st_mode))
 
 

@@ -11,10 +11,9 @@ from sparsearray._progress import progress_bar
 from sparsearray._text import printable, size
 from sparsearray.errors import UnsupportedError
 
-from .info import extents_of
 from .lease import held_alone
 from .progress import add_progress, wants_progress
-from .regular import opened_regular
+from .regular import nbytes_of_data, opened_regular
 
 __all__ = ["add_trim", "trim_file"]
 
@@ -118,8 +117,7 @@ def _times_kept(fd: int) -> Iterator[None]:
 
 def _dig(fd: int, path: str, is_alone: Callable[[], bool], *, dry_run: bool, progress: bool) -> int:
     nbytes = os.fstat(fd).st_size
-    extents = extents_of(fd, nbytes) if progress else None
-    total = nbytes if extents is None else sum(stop - start for start, stop in extents)
+    total = nbytes_of_data(fd, nbytes) if progress else 0
     with progress_bar("trim", total, shown=progress) as shown:
         is_wanted = False
 
