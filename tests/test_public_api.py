@@ -304,7 +304,7 @@ ORDER = [
     "ring",
     "_svg",
     "_bars",
-    "_bar_plot",
+    "_plotting",
     "display",
     "buffer_plot",
     "array_display",
