@@ -94,7 +94,7 @@ def framed(title: str, *parts: str) -> str:
 def facts(rows: Iterable[tuple[str, str, str]]) -> str:
     """Make a table without lines, of cells that are HTML."""
     cell = "<td style='text-align:left;padding:.1em .6em .1em 0{}'>{}</td>"
-    styles = (";white-space:nowrap", "", "")
+    styles = (";white-space:nowrap", "", ";overflow-wrap:anywhere")
     lines = "".join(f"<tr>{''.join(map(cell.format, styles, row))}</tr>" for row in rows)
     return f"<table style='margin:.3em 0 .6em'>{lines}</table>"
 
