@@ -33,7 +33,7 @@ __all__ = [
     "array_repr",
     "colour_of",
     "has_picture",
-    "kind_of",
+    "headline",
     "no_picture",
     "summary",
 ]
@@ -78,7 +78,7 @@ def array_repr(array: _Array, kind: str) -> str:
     str
         Such as ``<SparseArray (1048576, 131072) float64, 1.25 GiB stored of 1 TiB>``.
     """
-    what = kind_of(array, kind)
+    what = headline(array, kind)
     source = ""
     if array.mode is not None:
         place = array._lies_in if array.path is None else shorten(repr(array.path))
@@ -122,7 +122,7 @@ def array_html(array: _Array) -> str:
 # Words
 
 
-def kind_of(array: _Array, kind: str) -> str:
+def headline(array: _Array, kind: str) -> str:
     """Name an array's class, shape, dtype and tiles."""
     return f"{kind} {_tuple(array.shape)} {shorten(str(array.dtype))}{_tiles(array)}"
 

@@ -7,7 +7,7 @@ import numpy as np
 from ._grid import SHADES, Grid
 from ._optional import needed
 from ._plotting import BAR_SIZE, draw_legend, draw_title, new_axes
-from .array_display import colour_of, has_picture, kind_of, no_picture, summary
+from .array_display import colour_of, has_picture, headline, no_picture, summary
 
 __all__ = ["plot_array"]
 
@@ -20,7 +20,7 @@ def plot_array(array: Any, ax: Any = None) -> Any:
     grid = Grid.of(array) if has_picture(array) else None
     stored = summary(array.nbytes_stored, array.nbytes)
     ax = new_axes(ax, BAR_SIZE if grid is None or grid.ndim == 1 else None)
-    draw_title(ax, kind_of(array, type(array).__name__), stored)
+    draw_title(ax, headline(array, type(array).__name__), stored)
     if grid is None:
         ax.text(0.5, 0.5, no_picture(array), transform=ax.transAxes, ha="center", va="center")
         ax.set_axis_off()
