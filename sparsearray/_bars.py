@@ -1,34 +1,42 @@
 """
-Where the regions of a buffer are drawn: in a bar that is to scale, and in one that shows each.
+Where pieces of addresses are drawn: in a bar that is to scale, and in one that shows each.
 
 Lengths are in units of the map; a bar begins at 0 and is `LENGTH` long.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from ._svg import LENGTH
 from .region import Region
 
-__all__ = ["LENGTH", "Mark", "marks_squeezed", "marks_to_scale"]
+__all__ = ["Mark", "marks_squeezed", "marks_to_scale"]
 
 _SLOT = 4  # width of the narrowest mark in the upper bar
-_SLOTS = 179  # in the upper bar
-LENGTH = _SLOT * _SLOTS
-_TOUCH, _HOLE = 1, 7  # gaps of the lower bar: between regions that touch, and for holes
+_SLOTS = LENGTH // _SLOT
+_TOUCH, _HOLE = 1, 7  # gaps of the lower bar: between pieces that touch, and for holes
 _GROUPS = 48  # marks of the lower bar, at most
 _NARROWEST = 6  # of them
 
 
-class Mark(NamedTuple):
-    """A piece of a bar: one region, or several that share it."""
+class _Piece(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_P = TypeVar("_P", bound=_Piece)
+
+
+class Mark(NamedTuple, Generic[_P]):
+    """What is drawn of one region or segment, or of several that share it."""
 
     x: float
     width: float
-    regions: Sequence[Region]
+    items: Sequence[_P]
 
 
-def marks_to_scale(regions: Sequence[Region], nbytes: int) -> Iterator[Mark]:
+def marks_to_scale(regions: Sequence[Region], nbytes: int) -> Iterator[Mark[Region]]:
     """Place regions where they lie, in whole slots: at least one, however small the region."""
     slots: list[list[Region]] = [[] for _ in range(_SLOTS)]
     scale = _SLOTS / nbytes
@@ -48,17 +56,26 @@ def marks_to_scale(regions: Sequence[Region], nbytes: int) -> Iterator[Mark]:
         x += width
 
 
-def marks_squeezed(regions: Sequence[Region]) -> Iterator[Mark]:
-    """Place regions side by side: holes are small gaps, and larger regions are wider."""
-    step = -(-len(regions) // _GROUPS)
-    groups = [regions[i : i + step] for i in range(0, len(regions), step)]
+def marks_squeezed(items: Sequence[_P], start: Callable[[_P], int]) -> Iterator[Mark[_P]]:
+    """
+    Place regions or segments side by side: holes are small gaps, and larger ones are wider.
+
+    Parameters
+    ----------
+    items : sequence of Region or Segment
+        At least one, in the order of their places.
+    start : callable
+        Gives the place of one.
+    """
+    step = -(-len(items) // _GROUPS)
+    groups = [items[i : i + step] for i in range(0, len(items), step)]
     gaps = [
-        _TOUCH if a[-1].offset + a[-1].nbytes == b[0].offset else _HOLE for a, b in pairwise(groups)
+        _TOUCH if start(a[-1]) + a[-1].nbytes == start(b[0]) else _HOLE for a, b in pairwise(groups)
     ]
     room = LENGTH - sum(gaps) - _NARROWEST * len(groups)
     # By the fourth root: a page stays visible beside a gigabyte, which is still the larger.
-    weights = [sum(region.nbytes for region in group) ** 0.25 for group in groups]
-    unit = room / sum(weights)
+    weights = [sum(item.nbytes for item in group) ** 0.25 for group in groups]
+    unit = room / (sum(weights) or 1)
     x = 0.0
     for group, weight, gap in zip(groups, weights, [*gaps, 0], strict=True):
         width = _NARROWEST + unit * weight

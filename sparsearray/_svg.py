@@ -1,5 +1,5 @@
 """
-What the pictures of buffers and of arrays share.
+What the pictures of buffers, arrays, rings and images share.
 
 They take the colour of text from their surroundings and have no background of their own, so that
 they can be read in light and in dark notebooks, whichever way these have become so. What is drawn
@@ -7,33 +7,46 @@ faintly gets some of that colour (`tint`), and so stands out from either backgro
 rules of style that reach further, no ids and nothing from elsewhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from typing import TypeVar
+
+from ._text import count
 
 __all__ = [
     "BAR",
     "COLOURS",
     "EDGE",
     "FAINT",
+    "LENGTH",
+    "TOP",
     "beside",
+    "draw_mark",
     "drawing",
     "facts",
+    "framed",
     "label",
+    "listing",
     "named",
     "outline",
     "shorten",
     "swatch",
     "tint",
     "units",
+    "used",
 ]
 
 # Mid-tones: white text is readable on them, and they are on white and on black.
 COLOURS = {"private": "#3d7bd0", "zero": "#7e868f", "file": "#2b9164", "raw": "#bd7a12"}
 FAINT = "fill='currentColor' fill-opacity='.75'"  # of text beside what is drawn
 EDGE = 1.5  # left and right of what is drawn
-BAR = 22  # height of a bar
+LENGTH, BAR = 716, 22  # length and height of a bar
+TOP = 16  # room for a line above what is drawn
 _DIGIT = 6.2  # width of a character in a label, rather too wide
-_LENGTH = 60  # characters of a name, before it is shortened
+_NAME = 60  # characters of a name, before it is shortened
+_ROWS = 40  # of a listing
+
+_T = TypeVar("_T")
 
 
 def shorten(text: str) -> str:
@@ -45,9 +58,9 @@ def shorten(text: str) -> str:
     >>> shorten("a" * 100 + "b" * 100)
     'aaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
     """
-    if len(text) <= _LENGTH:
+    if len(text) <= _NAME:
         return text
-    return f"{text[: _LENGTH // 4]}…{text[-3 * _LENGTH // 4 :]}"
+    return f"{text[: _NAME // 4]}…{text[-3 * _NAME // 4 :]}"
 
 
 def named(name: str) -> str:
@@ -67,12 +80,57 @@ def units(number: float) -> str:
     return f"{round(number, 2):g}"
 
 
+def used(palette: Mapping[str, str], kinds: Iterable[str]) -> dict[str, str]:
+    """Return the colours of those kinds that there are, in the order of the palette."""
+    found = set(kinds)
+    return {kind: colour for kind, colour in palette.items() if kind in found}
+
+
+def framed(title: str, *parts: str) -> str:
+    """Put parts below a title; tables that are wider than there is room are scrolled."""
+    return f"<div style='overflow-x:auto'><div>{title}</div>{''.join(parts)}</div>"
+
+
 def facts(rows: Iterable[tuple[str, str, str]]) -> str:
     """Make a table without lines, of cells that are HTML."""
     cell = "<td style='text-align:left;padding:.1em .6em .1em 0{}'>{}</td>"
-    styles = (";white-space:nowrap", "", "")
+    styles = (";white-space:nowrap", "", ";overflow-wrap:anywhere")
     lines = "".join(f"<tr>{''.join(map(cell.format, styles, row))}</tr>" for row in rows)
     return f"<table style='margin:.3em 0 .6em'>{lines}</table>"
+
+
+def listing(
+    items: Sequence[_T],
+    what: str,
+    where: str,
+    columns: Sequence[str],
+    cells: Callable[[_T], Sequence[str]],
+) -> str:
+    """
+    Make a table that is folded away, of some rows.
+
+    Parameters
+    ----------
+    items : sequence
+        One for each row.
+    what, where : str
+        What they are called, and where those are that the table leaves out.
+    columns : sequence of str
+        What the columns are called. The last is of names, and read from the left.
+    cells : callable
+        Gives the cells of an item, as HTML.
+    """
+    left = "style='text-align:left'"
+    rows = [f"<tr>{''.join(f'<th>{name}</th>' for name in columns)}</tr>"]
+    for item in items[:_ROWS]:
+        *numbers, name = cells(item)
+        row = "".join(f"<td>{number}</td>" for number in numbers)
+        rows.append(f"<tr>{row}<td {left}>{name}</td></tr>")
+    if len(items) > _ROWS:
+        more = f"and {len(items) - _ROWS:,} more: see {where}"
+        rows.append(f"<tr><td colspan='{len(columns)}' {left}>{more}</td></tr>")
+    summary = f"<summary>{count(len(items), what)}</summary>"
+    return f"<details>{summary}<table>{''.join(rows)}</table></details>"
 
 
 def tint(colour: str) -> str:
@@ -112,6 +170,17 @@ def outline(x: float, y: float, width: float, height: float) -> str:
         f"<rect x='{units(x)}' y='{units(y)}' width='{units(width)}' height='{units(height)}' "
         f"fill='none' stroke='currentColor' stroke-opacity='.45' pointer-events='none'/>"
     )
+
+
+def draw_mark(x: float, y: float, width: float, colours: Sequence[str], text: str) -> str:
+    """Draw a piece of a bar, in one band for each of its colours, with text to hover over."""
+    height = BAR / len(colours)
+    bands = "".join(
+        f"<rect x='{units(x)}' y='{units(y + i * height)}' width='{units(width)}' "
+        f"height='{units(height)}' fill='{colour}'/>"
+        for i, colour in enumerate(colours)
+    )
+    return f"<g><title>{text}</title>{bands}</g>"
 
 
 def label(x: float, y: float, width: float, text: str) -> str:

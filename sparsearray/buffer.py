@@ -572,16 +572,19 @@ class SparseBuffer(FileBacking, Closing):
 
     def plot(self, ax: Any = None) -> Any:
         """
-        Draw where it has something mapped, with matplotlib.
+        Draw with matplotlib the map that notebooks show: what is mapped where.
+
+        The upper bar is to scale; the lower one shows each region, and holes as small gaps.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
-            Where to draw.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default in a new figure.
 
         Returns
         -------
-        matplotlib Axes
+        matplotlib.axes.Axes
+            The x axis is in bytes from the start of the buffer.
 
         Raises
         ------

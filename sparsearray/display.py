@@ -8,11 +8,30 @@ The upper bar of the map is to scale, the lower one is not::
           [########]      [=========]
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Protocol
 
-from ._bars import LENGTH, Mark, marks_squeezed, marks_to_scale
-from ._svg import BAR, COLOURS, EDGE, FAINT, drawing, facts, label, named, outline, swatch, units
+from ._bars import Mark, marks_squeezed, marks_to_scale
+from ._svg import (
+    BAR,
+    COLOURS,
+    EDGE,
+    FAINT,
+    LENGTH,
+    TOP,
+    draw_mark,
+    drawing,
+    facts,
+    framed,
+    label,
+    listing,
+    named,
+    outline,
+    swatch,
+    units,
+    used,
+)
 from ._text import count, size
 from .errors import ClosedError
 from .region import Region
@@ -20,9 +39,8 @@ from .region import Region
 __all__ = ["buffer_html", "region_html"]
 
 _WIDTH = 2 * EDGE + LENGTH
-_TOP, _BOTTOM = 16, 62  # where the bars are
+_BOTTOM = 62  # where the lower bar is
 _HEIGHT = 102
-_ROWS = 40  # of the table of regions
 
 
 class _Buffer(Protocol):
@@ -59,8 +77,7 @@ def buffer_html(buffer: _Buffer) -> str:
     except ClosedError:
         return f"<div>{title}, closed</div>"
     table = _facts(regions, buffer.nbytes, buffer.address)
-    svg = _svg(regions, buffer.nbytes)
-    return f"<div><div>{title}</div>{table}{svg}{_table(regions)}</div>"
+    return framed(title, table, _svg(regions, buffer.nbytes), _list(regions) if regions else "")
 
 
 def region_html(region: Region) -> str:
@@ -85,7 +102,7 @@ def region_html(region: Region) -> str:
     ]
     if region.file is not None:
         rows.append(("file", named(region.file), f"from {_both(region.file_offset or 0)}"))
-    return f"<div><div><b>Region</b></div>{facts(rows)}</div>"
+    return framed("<b>Region</b>", facts(rows))
 
 
 # The tables
@@ -109,21 +126,20 @@ def _both(number: int) -> str:
     return f"{number:#x} ({number:,})"
 
 
-def _table(regions: Sequence[Region]) -> str:
-    if not regions:
-        return ""
-    head = "".join(f"<th>{text}</th>" for text in ("offset", "nbytes", "kind", "writable", "file"))
-    rows = "".join(
-        f"<tr><td>{region.offset:#x}</td><td>{region.nbytes:#x}</td><td>{region.kind}</td>"
-        f"<td>{'yes' if region.writable else 'no'}</td>"
-        f"<td style='text-align:left'>{_source(region)}</td></tr>"
-        for region in regions[:_ROWS]
+def _list(regions: Sequence[Region]) -> str:
+    return listing(
+        regions,
+        "region",
+        "buffer.regions",
+        ("offset", "nbytes", "kind", "writable", "file"),
+        lambda region: (
+            f"{region.offset:#x}",
+            f"{region.nbytes:#x}",
+            region.kind,
+            "yes" if region.writable else "no",
+            _source(region),
+        ),
     )
-    if len(regions) > _ROWS:
-        more = f"and {len(regions) - _ROWS:,} more: see buffer.regions"
-        rows += f"<tr><td colspan='5' style='text-align:left'>{more}</td></tr>"
-    title = f"<summary>{count(len(regions), 'region')}</summary>"
-    return f"<details>{title}<table><tr>{head}</tr>{rows}</table></details>"
 
 
 def _source(region: Region) -> str:
@@ -136,65 +152,50 @@ def _source(region: Region) -> str:
 
 
 def _svg(regions: Sequence[Region], nbytes: int) -> str:
-    drawn = [
-        *(_draw(mark, _TOP) for mark in _placed(marks_to_scale(regions, nbytes))),
-        *_outline(nbytes),
-    ]
+    drawn = [*(_draw(mark, TOP) for mark in marks_to_scale(regions, nbytes)), *_outline(nbytes)]
     height = _BOTTOM - 16
     if regions:
         height = _HEIGHT
-        squeezed = list(_placed(marks_squeezed(regions)))
+        squeezed = list(marks_squeezed(regions, attrgetter("offset")))
         drawn += [_link(mark, nbytes) for mark in squeezed]
         for mark in squeezed:
-            length = size(sum(region.nbytes for region in mark.regions))
-            drawn += [_draw(mark, _BOTTOM), label(mark.x, _BOTTOM, mark.width, length)]
-        drawn += [_caption(mark.x, mark.regions[0]) for mark in squeezed[:1]]
+            length = size(sum(region.nbytes for region in mark.items))
+            drawn += [_draw(mark, _BOTTOM), label(EDGE + mark.x, _BOTTOM, mark.width, length)]
+        drawn.append(_caption(regions[0]))
     what = f"{count(len(regions), 'region')} in {size(nbytes)}"
     return drawing(_WIDTH, height, f"Map: {what}", drawn)
 
 
 def _outline(nbytes: int) -> Iterator[str]:
     """Draw what bounds the upper bar, and write its ends above it."""
-    yield f"<text x='{EDGE}' y='{_TOP - 5}' {FAINT}>0x0: the whole range, to scale</text>"
+    yield f"<text x='{EDGE}' y='{TOP - 5}' {FAINT}>0x0: the whole range, to scale</text>"
     yield (
-        f"<text x='{_WIDTH - EDGE:g}' y='{_TOP - 5}' {FAINT} text-anchor='end'>{nbytes:#x}</text>"
+        f"<text x='{_WIDTH - EDGE:g}' y='{TOP - 5}' {FAINT} text-anchor='end'>{nbytes:#x}</text>"
     )
-    yield outline(EDGE, _TOP, LENGTH, BAR)
+    yield outline(EDGE, TOP, LENGTH, BAR)
 
 
-def _placed(marks: Iterable[Mark]) -> Iterator[Mark]:
-    return (mark._replace(x=EDGE + mark.x) for mark in marks)
+def _draw(mark: Mark[Region], top: int) -> str:
+    colours = used(COLOURS, (region.kind for region in mark.items)).values()
+    return draw_mark(EDGE + mark.x, top, mark.width, [*colours], _hover(mark.items))
 
 
-def _draw(mark: Mark, top: int) -> str:
-    """Draw a mark, in one band for each kind that is in it."""
-    found = {region.kind for region in mark.regions}
-    kinds = [kind for kind in COLOURS if kind in found]
-    height = BAR / len(kinds)
-    bands = "".join(
-        f"<rect x='{units(mark.x)}' y='{units(top + i * height)}' "
-        f"width='{units(mark.width)}' height='{units(height)}' fill='{COLOURS[kind]}'/>"
-        for i, kind in enumerate(kinds)
-    )
-    return f"<g><title>{_hover(mark.regions)}</title>{bands}</g>"
-
-
-def _link(mark: Mark, nbytes: int) -> str:
+def _link(mark: Mark[Region], nbytes: int) -> str:
     """Draw the shadow of a mark of the lower bar, from where it lies in the upper one."""
     scale = LENGTH / nbytes
-    last = mark.regions[-1]
-    left = EDGE + mark.regions[0].offset * scale
+    first, last = mark.items[0], mark.items[-1]
+    left = EDGE + first.offset * scale
     right = max(EDGE + (last.offset + last.nbytes) * scale, left + 1)
     points = (
-        f"{units(left)},{_TOP + BAR} {units(right)},{_TOP + BAR} "
-        f"{units(mark.x + mark.width)},{_BOTTOM} {units(mark.x)},{_BOTTOM}"
+        f"{units(left)},{TOP + BAR} {units(right)},{TOP + BAR} "
+        f"{units(EDGE + mark.x + mark.width)},{_BOTTOM} {units(EDGE + mark.x)},{_BOTTOM}"
     )
     return f"<polygon points='{points}' fill='currentColor' fill-opacity='.1'/>"
 
 
-def _caption(x: float, first: Region) -> str:
+def _caption(first: Region) -> str:
     text = f"{first.offset:#x}: regions only, holes squeezed"
-    return f"<text x='{units(x)}' y='{_BOTTOM + BAR + 13}' {FAINT}>{text}</text>"
+    return f"<text x='{EDGE}' y='{_BOTTOM + BAR + 13}' {FAINT}>{text}</text>"
 
 
 def _hover(regions: Sequence[Region]) -> str:

@@ -525,22 +525,30 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
 
     def plot(self, ax: Any = None) -> Any:
         """
-        Draw where the data lies, with matplotlib.
+        Draw with matplotlib the map that notebooks show: where something is stored.
+
+        Of more than two axes the first two are drawn, and a cell is marked if anything behind it is
+        stored. An array without axes or items has no map, but a line of text.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
-            Where to draw.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default in a new figure.
 
         Returns
         -------
-        matplotlib Axes
+        matplotlib.axes.Axes
+            The x and y axes are in items.
 
         Raises
         ------
         ImportError
             matplotlib is not installed.
+        ClosedError
+            The array is closed.
+        AccessError
+            Its file was cut short.
         """
-        from .array_display import plot_array
+        from .array_plot import plot_array
 
         return plot_array(self, ax)

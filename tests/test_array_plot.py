@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsearray import ClosedError
-from sparsearray.array_display import plot_array
+from sparsearray.array_plot import plot_array
 
 from .shown_arrays import NOISE, SHADES, Closed, Facts, cases, shares_of
 
@@ -89,6 +89,22 @@ def test_plot_can_be_drawn(pyplot, array):
     ax = plot_array(array)
     ax.figure.canvas.draw()
     assert pyplot.get_fignums() == [1]
+
+
+def test_long_title(pyplot):  # noqa: ARG001
+    """A title that is longer than the figure is wide goes on in another line."""
+    array = Facts((10**9, 10**9), dtype=[(f"field_{i}", "f8") for i in range(20)])
+    array.tiles = (1000, 1000)
+    ax = plot_array(array)
+    ax.figure.canvas.draw()
+    extent, figure = ax.title.get_window_extent(), ax.figure.bbox
+    assert figure.x0 <= extent.x0 < extent.x1 <= figure.x1
+
+
+def test_plot_of_one_axis(pyplot):  # noqa: ARG001
+    """A bar has a figure that is long and low, as those of buffers and images are."""
+    width, height = plot_array(Facts((1000,))).figure.get_size_inches()
+    assert width / height == 4
 
 
 def test_plot_of_closed(pyplot):

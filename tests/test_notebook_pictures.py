@@ -243,6 +243,18 @@ def test_fits_the_width(width, fragments, browse):
     assert (beside, below) == (("false", "true") if width == 500 else ("true", "false"))
 
 
+def test_fits_a_narrow_column(fragments, browse):
+    """Tables that are wider than a column, unfolded too, are scrolled and reach out nowhere."""
+    script = """<script>addEventListener("load", () => {
+        for (const folded of document.querySelectorAll("details")) folded.open = true;
+        const columns = [...document.querySelectorAll("body > div")];
+        document.body.innerHTML = Math.max(...columns.map(one => one.scrollWidth));
+    })</script>"""
+    body = "".join(f"<div style='width:320px'>{html}</div>" for html in fragments.values())
+    html = f"<!doctype html><meta charset=utf-8><body style='font:14px sans-serif'>{body}{script}"
+    assert re.search(r"<body[^>]*>(\d+)", browse(html, "--dump-dom"))[1] == "320"
+
+
 def test_scripts_of_names_do_not_run(browse):
     """A name that is HTML is shown, and not obeyed."""
     from sparsearray import SparseBuffer

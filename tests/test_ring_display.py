@@ -76,6 +76,12 @@ def test_marks(pushed, expected):
         assert mark[3] == opacity
 
 
+@pytest.mark.parametrize(("pushed", "said"), [(256, False), (1280, True)])
+def test_legend(pushed, said):
+    """Where there are two shades, they are named."""
+    assert text_of(Facts(1024, pushed)).endswith("newer, ■ older") == said
+
+
 def test_repr_html_of_a_ring():
     """`_repr_html_`, which notebooks call, tells of this ring, and of a closed one."""
     ring = sparsearray.ring(1000, "i2", name="x")

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
+from sparsearray._bars import Mark, marks_squeezed
 from sparsearray._svg import (
     BAR,
     COLOURS,
     EDGE,
     FAINT,
+    LENGTH,
+    TOP,
+    draw_mark,
     drawing,
     facts,
+    framed,
     label,
+    listing,
     named,
     swatch,
-    units,
+    used,
 )
 from sparsearray._text import count, size
 
@@ -26,14 +32,8 @@ from .segment import Segment
 if TYPE_CHECKING:
     from .image import Image
 
-__all__ = ["KINDS", "LENGTH", "Mark", "image_html", "kind_of", "marks", "segment_html"]
+__all__ = ["KINDS", "image_html", "kind_of", "segment_html"]
 
-LENGTH = 716  # of the bar
-_TOP = 16
-_TOUCH, _GAP = 1, 7  # between segments that touch, and others
-_NARROWEST = 3
-_GROUPS = 70  # marks, at most
-_ROWS = 60  # of the table
 # By what the process may do there.
 KINDS = {
     "code": COLOURS["raw"],
@@ -61,8 +61,7 @@ def image_html(image: Image) -> str:
     if image.closed:
         return f"<div>{title}, closed</div>"
     segments = sorted(image.segments)
-    table = _table(segments)
-    return f"<div><div>{title}</div>{_facts(image, segments)}{_svg(segments)}{table}</div>"
+    return framed(title, _facts(image, segments), _svg(segments), _list(segments))
 
 
 def segment_html(segment: Segment) -> str:
@@ -85,7 +84,7 @@ def segment_html(segment: Segment) -> str:
     ]
     if segment.name is not None:
         rows.append(("name", named(segment.name), ""))
-    return f"<div><div><b>Segment</b></div>{facts(rows)}</div>"
+    return framed("<b>Segment</b>", facts(rows))
 
 
 def kind_of(segment: Segment) -> str:
@@ -106,7 +105,7 @@ def _facts(image: Image, segments: Sequence[Segment]) -> str:
     if image.pointer is not None:
         bits = 8 * image.pointer.itemsize
         rows.append(("pointer", f"{bits} bits", f"{image.byteorder}-endian"))
-    rows.append(("there", size(image.nbytes), f"{image.nbytes:#x} ({image.nbytes:,})"))
+    rows.append(("nbytes", size(image.nbytes), f"{image.nbytes:#x} ({image.nbytes:,})"))
     for kind, colour in KINDS.items():
         found = [segment.nbytes for segment in segments if kind_of(segment) == kind]
         if found:
@@ -115,81 +114,44 @@ def _facts(image: Image, segments: Sequence[Segment]) -> str:
     return facts(rows)
 
 
-class Mark(NamedTuple):
-    """A piece of the bar: one segment, or several that share it."""
-
-    x: float
-    width: float
-    segments: Sequence[Segment]
-
-    @property
-    def kinds(self) -> list[str]:
-        """What there is of it."""
-        found = {kind_of(segment) for segment in self.segments}
-        return [kind for kind in KINDS if kind in found]
-
-
-def marks(segments: Sequence[Segment]) -> Iterator[Mark]:
-    """Place segments side by side, in the order of their addresses; larger ones are wider."""
-    step = -(-len(segments) // _GROUPS)
-    groups = [segments[i : i + step] for i in range(0, len(segments), step)]
-    gaps = [
-        _TOUCH if a[-1].address + a[-1].nbytes == b[0].address else _GAP
-        for a, b in pairwise(groups)
-    ]
-    room = LENGTH - sum(gaps) - _NARROWEST * len(groups)
-    # By the fourth root: a page stays visible beside a gigabyte, which is still the larger.
-    weights = [sum(segment.nbytes for segment in group) ** 0.25 for group in groups]
-    unit = room / max(sum(weights), 1)
-    x = 0.0
-    for group, weight, gap in zip(groups, weights, [*gaps, 0], strict=True):
-        width = _NARROWEST + unit * weight
-        yield Mark(x, width, group)
-        x += width + gap
-
-
 def _svg(segments: Sequence[Segment]) -> str:
     """Draw segments side by side, with the first and the last address above them."""
-    drawn = [part for mark in marks(segments) for part in _draw(mark)]
+    marks = marks_squeezed(segments, attrgetter("address"))
+    drawn = [part for mark in marks for part in _draw(mark)]
     first, last = segments[0], segments[-1]
-    drawn.append(f"<text x='{EDGE}' y='{_TOP - 5}' {FAINT}>{first.address:#x}</text>")
+    drawn.append(f"<text x='{EDGE}' y='{TOP - 5}' {FAINT}>{first.address:#x}</text>")
     drawn.append(
-        f"<text x='{EDGE + LENGTH}' y='{_TOP - 5}' {FAINT} text-anchor='end'>"
+        f"<text x='{EDGE + LENGTH}' y='{TOP - 5}' {FAINT} text-anchor='end'>"
         f"{last.address + last.nbytes:#x}</text>"
     )
     what = f"Map: {count(len(segments), 'segment')}, gaps squeezed"
-    return drawing(LENGTH + 2 * EDGE, _TOP + BAR + 2, what, drawn)
+    return drawing(LENGTH + 2 * EDGE, TOP + BAR + 2, what, drawn)
 
 
-def _draw(mark: Mark) -> Iterator[str]:
-    x, width, group = EDGE + mark.x, mark.width, mark.segments
-    height = BAR / len(mark.kinds)
-    bands = "".join(
-        f"<rect x='{units(x)}' y='{units(_TOP + i * height)}' width='{units(width)}' "
-        f"height='{units(height)}' fill='{KINDS[kind]}'/>"
-        for i, kind in enumerate(mark.kinds)
-    )
-    first, last = group[0], group[-1]
+def _draw(mark: Mark[Segment]) -> Iterator[str]:
+    first, last = mark.items[0], mark.items[-1]
+    nbytes = size(sum(segment.nbytes for segment in mark.items))
     lines = [
         f"{first.address:#x} to {last.address + last.nbytes:#x}",
-        size(sum(segment.nbytes for segment in group)),
-        *(f"{segment.permissions} {_name(segment)}" for segment in group[:8]),
+        nbytes,
+        *(f"{segment.permissions} {_name(segment)}" for segment in mark.items[:8]),
     ]
-    yield f"<g><title>{'&#10;'.join(lines)}</title>{bands}</g>"
-    yield label(x, _TOP, width, lines[1])
+    colours = used(KINDS, map(kind_of, mark.items)).values()
+    yield draw_mark(EDGE + mark.x, TOP, mark.width, [*colours], "\n".join(lines))
+    yield label(EDGE + mark.x, TOP, mark.width, nbytes)
 
 
-def _table(segments: Sequence[Segment]) -> str:
-    columns = "address", "nbytes", "in the file", "permissions", "name"
-    head = "".join(f"<th>{text}</th>" for text in columns)
-    rows = "".join(
-        f"<tr><td>{segment.address:#x}</td><td>{segment.nbytes:#x}</td>"
-        f"<td>{segment.nbytes_in_file:#x}</td><td>{segment.permissions}</td>"
-        f"<td style='text-align:left'>{_name(segment)}</td></tr>"
-        for segment in segments[:_ROWS]
+def _list(segments: Sequence[Segment]) -> str:
+    return listing(
+        segments,
+        "segment",
+        "image.segments",
+        ("address", "nbytes", "in the file", "permissions", "name"),
+        lambda segment: (
+            f"{segment.address:#x}",
+            f"{segment.nbytes:#x}",
+            f"{segment.nbytes_in_file:#x}",
+            segment.permissions,
+            _name(segment),
+        ),
     )
-    if len(segments) > _ROWS:
-        more = f"and {len(segments) - _ROWS:,} more: see image.segments"
-        rows += f"<tr><td colspan='5' style='text-align:left'>{more}</td></tr>"
-    title = f"<summary>{count(len(segments), 'segment')}</summary>"
-    return f"<details>{title}<table><tr>{head}</tr>{rows}</table></details>"

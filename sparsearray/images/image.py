@@ -518,16 +518,17 @@ class Image(Closing):
 
     def plot(self, ax: Any = None) -> Any:
         """
-        Draw which segments it has, with matplotlib.
+        Draw with matplotlib the bar that notebooks show: its segments side by side.
 
         Parameters
         ----------
-        ax : matplotlib Axes, optional
-            Where to draw.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default in a new figure.
 
         Returns
         -------
-        matplotlib Axes
+        matplotlib.axes.Axes
+            Gaps are squeezed, so the x axis has the first and the last address only.
 
         Raises
         ------
