@@ -16,6 +16,7 @@ from sparsearray._binding import describe
 from sparsearray._new_file import find_old, name_file, replacing
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
+from sparsearray._signals import held_off
 from sparsearray._text import printable
 from sparsearray.array import SparseArray
 from sparsearray.errors import AccessError, SparseError
@@ -23,7 +24,6 @@ from sparsearray.files import open as open_array
 from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
-from .ending import held_off
 from .regular import is_zarr
 
 __all__ = ["KEEP", "Choices", "check_target", "write_target"]
