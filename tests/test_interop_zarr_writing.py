@@ -159,6 +159,22 @@ def test_options_reach_zarr(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+        {"serializer": zarr.codecs.ShardingCodec(chunk_shape=(4, 8)), "compressors": None},
+    ],
+    ids=["transposed", "sharding"],
+)
+def test_codecs_that_know_the_shape(tmp_path, options):
+    """Codecs for arrays of so many axes, or of chunks of that size, are tried with these."""
+    x = np.zeros((20, 30))
+    x[3:9, 14:20] = some((6, 6))
+    z = rows(x).to_zarr(tmp_path / "a", chunks=(8, 16), **options)
+    assert np.array_equal(z[...], x)
+
+
 def test_path_in_a_group(tmp_path):
     """The groups that an array is in are made with it, as by zarr."""
     a = sparsearray.zeros(10)
@@ -275,29 +291,97 @@ def test_failure_leaves_nothing(tmp_path, monkeypatch, error, compressors):
     assert np.array_equal(zarr.open_array(tmp_path / "a")[...], np.ones((64, 64)))
 
 
-@pytest.mark.parametrize("compressors", [None, "auto"])
-def test_ctrl_c_leaves_nothing(run_ok, tmp_path, compressors):
-    """A Ctrl-C while chunks are written leaves nothing behind."""
+@pytest.mark.parametrize(
+    ("where", "compressors"), [("new", None), ("new", "auto"), ("empty", None), ("memory", None)]
+)
+def test_ctrl_c_leaves_nothing(run_ok, tmp_path, where, compressors):
+    """Two quick Ctrl-Cs while chunks are written leave nothing behind."""
     run_ok(
         f"""
-        import time, pathlib
-        a = zeros((2048, 2048), "u1", tiles=16)
+        import time, zarr
+        from sparsearray.tiled import TiledArray
+        a = zeros((512, 512), "u1", tiles=16)
         a[...] = 1
+        reader, began, over, raised = a._box_reader(), threading.Event(), threading.Event(), []
+        def read(box):
+            began.set()
+            time.sleep(0.001)
+            return reader(box)
+        TiledArray._box_reader = lambda _: read
         def interrupt():
-            while sum(1 for _ in pathlib.Path("x").rglob("c/*/*")) < 20:
-                time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGINT)
+            began.wait()
+            while not over.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.0005)
+        def stop(*_):
+            if len(raised) < 2:
+                raised.append(1)
+                raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, stop)
         os.mkdir("x")
-        threading.Thread(target=interrupt).start()
+        store = zarr.storage.MemoryStore() if {where!r} == "memory" else "x"
+        thread = threading.Thread(target=interrupt)
+        thread.start()
         try:
-            a.to_zarr("x/a", compressors={compressors!r})
+            try:
+                a.to_zarr(store if {where!r} != "new" else "x/a", compressors={compressors!r})
+            finally:
+                over.set()
+                thread.join()
         except KeyboardInterrupt:
-            pass
-        else:
-            raise SystemExit("not interrupted")
+            over.set()
+            thread.join()
+        assert raised
+        assert {where!r} != "memory" or not store._store_dict
         """
     )
     assert names_in(tmp_path / "x") == []
+
+
+def test_handler_that_goes_on(run_ok):
+    """A handler that raises nothing is called while chunks are written, and all of them are."""
+    run_ok(
+        """
+        from sparsearray.tiled import TiledArray
+        import zarr
+        a = zeros((512, 512), "u1", tiles=16)
+        a[...] = 1
+        reader, came = a._box_reader(), []
+        def read(box):
+            if not came and box[0].start == 256:
+                os.kill(os.getpid(), signal.SIGINT)
+            return reader(box)
+        TiledArray._box_reader = lambda _: read
+        signal.signal(signal.SIGINT, lambda *_: came.append(os.listdir("x")))
+        os.mkdir("x")
+        assert (a.to_zarr("x/a")[...] == 1).all()
+        assert came and "a" not in came[0]
+        """
+    )
+
+
+def test_folder_that_somebody_makes_meanwhile(tmp_path, monkeypatch):
+    """What another has put in the place while chunks were written stays."""
+    a = sparsearray.zeros((64, 64), tiles=8)
+    a[...] = 1
+    reader = a._box_reader()
+    for name in ("new", "empty"):
+        target = tmp_path / name
+        if name == "empty":
+            target.mkdir()
+
+        def read(box, target=target):
+            if box[0].start == box[1].start == 0:
+                make(target, (3,), (3,))[...] = 7
+            return reader(box)
+
+        monkeypatch.setattr(TiledArray, "_box_reader", lambda _, read=read: read)
+        with pytest.raises(FileExistsError, match="by now") as caught:
+            a.to_zarr(target)
+        assert caught.value.filename == str(target)
+        assert (zarr.open_array(target)[...] == 7).all()
+        assert names_in(target) == ["c", "zarr.json"]
+    assert names_in(tmp_path) == ["empty", "new"]
 
 
 def test_folder_behind_a_link(tmp_path):
@@ -326,6 +410,12 @@ def test_own_store_is_replaced(tmp_path):
             b.to_zarr(tmp_path / "a", overwrite=True)
         with pytest.raises(ValueError, match="is the array's own"):
             b.to_zarr(zarr.open_array(tmp_path / "a"))
+    a.to_zarr(tmp_path / "g", path="x", compressors=None)
+    with from_zarr(tmp_path / "g", path="x", mode="r+") as b:
+        with pytest.raises(ValueError, match="or holds it"):
+            b.to_zarr(tmp_path / "g", overwrite=True)
+        b[3, 3] = 2
+    assert zarr.open_group(tmp_path / "g")["x"][3, 3] == 2
 
 
 # Folders and stores that are there
