@@ -358,7 +358,7 @@ def test_negative_zero_is_a_fill_value(tmp_path):
 
 def test_fill_value_that_does_not_fit(tmp_path, monkeypatch):
     """A terabyte of fill values is refused before memory is full."""
-    module = sys.modules["sparsearray.interop._hdf5_source"]
+    module = sys.modules["sparsearray.interop._room"]
     monkeypatch.setattr(module, "available_memory", lambda: 1 << 20)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         a = file.create_dataset("a", (1 << 20, 1 << 17), "f8", chunks=(1024, 1024), fillvalue=1)

@@ -23,7 +23,7 @@ from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._records import Records
 from sparsearray._storage import Storage
-from sparsearray._tiling import Tiling
+from sparsearray._tiling import LARGEST_TILE, Tiling
 from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.blocks import boxes, items_in
@@ -33,9 +33,10 @@ from sparsearray.tiled import TiledArray
 
 from ._cells import boxes_of_cells
 from ._coordinates import is_zero
-from ._hdf5_places import LARGEST_TILE, Plan, put, read_chunk
-from ._hdf5_source import Chunks, Room, Source
+from ._hdf5_places import Plan, put, read_chunk
+from ._hdf5_source import Chunks, Source
 from ._hdf5_writing import write
+from ._room import Room
 
 __all__ = ["from_hdf5", "to_hdf5"]
 
@@ -153,7 +154,7 @@ class _Opening:
         self.mode = mode
         self.fill_missing = fill_missing
         self.progress = progress
-        self._room = Room(source.name)
+        self._room = Room(source.name, "h5py")
 
     def make(self) -> SparseArray | TiledArray:
         source, shape, dtype = self.source, self.source.shape, self.source.dtype
