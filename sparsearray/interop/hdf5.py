@@ -22,6 +22,7 @@ from sparsearray._npy_file import place_of
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._records import Records
+from sparsearray._signals import held_off
 from sparsearray._storage import Storage
 from sparsearray._tiling import LARGEST_TILE, Tiling
 from sparsearray._zero import is_zero_bytes
@@ -395,7 +396,8 @@ def to_hdf5(
     name : str
         Of the dataset.
     chunks : int or tuple of ints, optional
-        Items along each axis of a chunk. By default about 256 KiB: some whole tiles, or as near a
+        Items along each axis of a chunk; no more than the array has, without ``maxshape``. By
+        default (or True, as h5py has it) about 256 KiB: some whole tiles, or as near a
         cube as the dtype allows. Less, down to a tile or a page, where little is stored here and
         there: so that all take no more than twice what the best take, or 1 MiB more.
     overwrite : bool
@@ -423,6 +425,8 @@ def to_hdf5(
     What is not compressed can be mapped again by `from_hdf5`: chunks of a page or more begin at
     pages in a new file. In an open one they do if it was opened so:
     ``h5py.File(path, "w", alignment_threshold=4096, alignment_interval=4096)``.
+
+    A Ctrl-C is heeded between chunks; a second waits until what the first has stopped is removed.
 
     HDF5 looks each chunk up in a tree, and tells of it with some 50 bytes: chunks of one page,
     ``chunks=a.tiles``, store the least, but are slow to read through h5py.
@@ -458,17 +462,19 @@ def to_hdf5(
         if name in target:
             msg = f"{target.name!r} in {target.file.filename!r} has a {name!r} already"
             raise ValueError(msg)
-        write(array, target, name, chunks, options, shown=progress)
+        with held_off() as handle_signals:
+            write(array, target, name, chunks, options, handle_signals, shown=progress)
         return
     path = os.fsdecode(target)
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "overwrite=True replaces it", path)
     page = os.sysconf("SC_PAGESIZE")
     with (
-        replacing(path) as beside,
+        held_off() as handle_signals,
+        replacing(path, clobber=overwrite) as beside,
         h5py.File(beside.name, "w", alignment_threshold=page, alignment_interval=page) as file,
     ):
-        write(array, file, name, chunks, options, shown=progress)
+        write(array, file, name, chunks, options, handle_signals, shown=progress)
 
 
 def _check_options(array: StoredArray, options: dict[str, Any]) -> None:

@@ -369,8 +369,8 @@ def to_zarr(
     zarr's codecs elsewhere. In a local folder a new array is put in its place when all of it is
     written, and nothing is left of it if that fails; in other stores what was written is removed
     then, if they can remove anything: a zip file cannot. Into one that is there chunks are written
-    one by one, and those of zeros removed last. A Ctrl-C is heeded between chunks; a second one
-    waits until what the first one stopped is removed. As with zarr itself nobody waits for the disk.
+    one by one, and those of zeros removed last. A Ctrl-C is heeded between chunks; a second
+    waits until what the first has stopped is removed. As with zarr nobody waits for the disk.
 
     Examples
     --------
