@@ -125,6 +125,9 @@ def test_path_of_a_file(tmp_path):
     with pytest.raises(NotADirectoryError, match="no folder of a zarr array") as caught:
         from_zarr(tmp_path / "a.npy")
     assert caught.value.filename == str(tmp_path / "a.npy")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotADirectoryError, match="no folder of a zarr array: .*pipe"):
+        from_zarr(tmp_path / "pipe")
     with zarr.storage.ZipStore(tmp_path / "a.zip", mode="w") as store:
         make(store, (4,), (2,))
     with pytest.raises(NotADirectoryError, match="zip file.*ZipStore"):
@@ -312,6 +315,19 @@ def test_chunk_that_somebody_else_made(paged):
         a[24, 1] = 6
         assert (a[24, 0], a[24, 1]) == (5, 6)
     assert zarr.open_array(path)[24, :2].tolist() == [5, 6]
+
+
+def test_chunks_without_hard_links(paged, monkeypatch):
+    """Chunks are made where the file system has no hard links, too."""
+    path, expected = paged
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with from_zarr(path, mode="r+") as a:
+        a[20, 100] = expected[20, 100] = 9
+    assert np.array_equal(zarr.open_array(path)[...], expected)
 
 
 def test_failed_chunk_leaves_nothing(paged):

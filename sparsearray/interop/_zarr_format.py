@@ -127,8 +127,10 @@ def _check_folder(store: Any, what: str) -> None:
         return
     if not os.path.lexists(store):
         raise FileNotFoundError(errno.ENOENT, f"{what}: nothing is there", store)
-    with Path(store).open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
+    is_zip = False
+    if Path(store).is_file():  # a FIFO would keep one waiting
+        with Path(store).open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
     how = ", but a zip file: zarr.storage.ZipStore opens it" if is_zip else ""
     raise NotADirectoryError(errno.ENOTDIR, f"{what}: no folder of a zarr array{how}", store)
 

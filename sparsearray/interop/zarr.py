@@ -103,9 +103,11 @@ def from_zarr(
         chunk; or chunks would have to be read, and `copy` or `mode` forbid it.
     TypeError
         It is a group; or items are Python objects, or of no fixed length.
+    KeyError
+        A group has no such array.
     OSError
-        A file cannot be opened; or there are more chunks than a process may have mappings (ENOMEM),
-        which ``vm.max_map_count`` sets: ``copy=True`` reads them.
+        A file cannot be opened, or is not there; or there are more chunks than a process may have
+        mappings (ENOMEM), which ``vm.max_map_count`` sets: ``copy=True`` reads them.
     MemoryError
         What is read does not fit into memory.
     ImportError
