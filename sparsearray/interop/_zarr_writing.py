@@ -81,7 +81,9 @@ def _with_version(store: Any, path: str, options: dict[str, Any]) -> dict[str, A
     zarr = library("to_zarr")
     for parent in reversed(_parents(path)):
         try:
-            group = zarr.open_group(store, path=parent, mode="r" if _is_path(store) else "r+")
+            group = zarr.open_group(
+                store, path=parent, mode="r" if isinstance(store, str) else "r+"
+            )
         except FileNotFoundError:
             continue
         version = group.metadata.zarr_format
@@ -93,10 +95,6 @@ def _with_version(store: Any, path: str, options: dict[str, Any]) -> dict[str, A
             raise ValueError(msg)
         return {**options, "zarr_format": version}
     return options
-
-
-def _is_path(store: Any) -> bool:
-    return isinstance(store, str | os.PathLike)
 
 
 def _parents(path: str) -> list[str]:
@@ -114,7 +112,7 @@ def _find_target(store: Any, path: str) -> Path | None:
 
     if type(store) is LocalStore:
         root = store.root
-    elif isinstance(store, os.PathLike) or (isinstance(store, str) and "://" not in store):
+    elif isinstance(store, str) and "://" not in store:
         root = Path(store)
     else:
         return None

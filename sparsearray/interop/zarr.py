@@ -117,9 +117,9 @@ def from_zarr(
     -----
     Chunk files are mapped as they are if the array is in a local folder, without compression,
     filters, shards or another order than C, and a chunk has whole pages (of 4 KiB on most
-    machines). No descriptor is kept. Each chunk takes a mapping, and each gap between them another.
-    What others write to such chunks in place is seen; but zarr replaces them, and those that it
-    replaces or makes later are not: open the array once more.
+    machines) and less than 2 GiB. No descriptor is kept. Each chunk takes a mapping, and each gap
+    between them another. What others write to such chunks in place is seen; but zarr replaces them,
+    and those that it replaces or makes later are not: open the array once more.
 
     If somebody else makes a chunk file shorter, it is as with any array in a file: guarded calls,
     and all of numpy's functions on the array, raise AccessError. Pickled, such an array is a path.
