@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from ._binding import FILE_COPY_ON_WRITE, FILE_READ, FILE_WRITE, count_mappings
 from ._layout import allocate, reserve
 from ._mover import Mover, Sides
+from ._new_file import replacing
 from ._process_lock import ProcessLock
 from ._records import Records
 from ._storage import Storage
@@ -309,19 +309,12 @@ class ChunkFiles(Storage):
 
 def _make_file(path: str, nbytes: int) -> bool:
     """Make a file of zeros, which takes no room: all of it at once. False if it is there."""
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{secrets.token_hex(6)}.tmp"
-    fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.ftruncate(fd, nbytes)
-        # Which never replaces one that somebody else has made.
-        os.link(beside, path)
+        with replacing(path, sync=False, clobber=False) as file:
+            file.truncate(nbytes)
     except FileExistsError:
         return False
-    finally:
-        os.close(fd)
-        beside.unlink()
     return True
 
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Tiling", "as_tiles", "near_cube"]
+__all__ = ["LARGEST_TILE", "Tiling", "as_tiles", "near_cube"]
 
 _TITLE = "array of shape "
 _FIELD = "tile"
-_LARGEST_TILE = (1 << 31) - 1  # bytes: what numpy has for one item
+LARGEST_TILE = (1 << 31) - 1  # bytes: what numpy has for one item
 
 
 class Tiling:
@@ -77,7 +77,7 @@ class Tiling:
             tile_nbytes = -(-natural // page) * page
             if natural < page:
                 tile_nbytes = 1 << (natural - 1).bit_length()
-        if tile_nbytes > _LARGEST_TILE:
+        if tile_nbytes > LARGEST_TILE:
             msg = f"tiles {tiles} of {dtype} take {tile_nbytes} bytes each: 2 GiB is too much"
             raise ValueError(msg)
         self.shape = shape

@@ -1,6 +1,7 @@
 """HDF5: what is written of an array, and what is left when that fails, compared with what h5py reads."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -89,34 +90,96 @@ def test_full_disk_leaves_nothing(run_ok, small_disk, where, options):
     )
 
 
-def test_ctrl_c_while_chunks_are_compressed(run_ok, tmp_path):
-    """A Ctrl-C that comes while h5py writes is not lost in it, and nothing is left."""
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "gzip"])
+def test_ctrl_c_while_h5py_writes(run_ok, options):
+    """A Ctrl-C that comes inside of h5py, where it would be swallowed, is heeded after the chunk."""
     run_ok(
-        """
-        import time
+        f"""
+        import io
         import h5py
         import numpy as np
-        a = zeros((4096, 4096), "u1", tiles=64)
-        a[:] = np.arange(4096) % 251
-        write = h5py.Dataset.__setitem__
-        done = []
-        def slow(*args):
-            write(*args)
-            done.append(threading.current_thread() is threading.main_thread())
-            if len(done) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-        h5py.Dataset.__setitem__ = slow
+        a = zeros((256, 256), "u1", tiles=64)
+        a[:] = np.arange(256) % 251
+        class Keyboard(io.BytesIO):
+            is_used = True
+            def write(self, data):
+                if self.is_used and self.tell() > 4096:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return super().write(data)
+        keyboard = Keyboard()
+        with h5py.File(keyboard, "w") as file:
+            try:
+                a.to_hdf5(file, chunks=64, **{options!r})
+            except KeyboardInterrupt:
+                keyboard.is_used = False
+            else:
+                raise SystemExit("not interrupted")
+            assert list(file) == []
+        """
+    )
+
+
+def test_two_ctrl_cs(run_ok, tmp_path):
+    """Nothing is left of a file, also if a second Ctrl-C comes while the first one ends it."""
+    run_ok(
+        """
+        import h5py
+        a = zeros((256, 256), "u1", tiles=64)
+        a[:] = 1
+        def press(function, times):
+            def pressed(*args):
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+                return function(*args)
+            return pressed
+        h5py.Dataset.__setitem__ = press(h5py.Dataset.__setitem__, 1)
+        h5py.Group.__delitem__ = press(h5py.Group.__delitem__, 1)
+        h5py.File.close = press(h5py.File.close, 1)
         os.mkdir("x")
         try:
-            a.to_hdf5("x/a.h5", compression="gzip")
+            a.to_hdf5("x/a.h5", chunks=64, compression="gzip")
         except KeyboardInterrupt:
             pass
         else:
             raise SystemExit("not interrupted")
-        assert not any(done)
         """
     )
     assert names(tmp_path / "x") == []
+
+
+def test_file_that_somebody_makes_meanwhile(tmp_path, monkeypatch):
+    """What another has put in the place while chunks were written stays, without `overwrite`."""
+    module, path = sys.modules["sparsearray.interop._hdf5_writing"], tmp_path / "a.h5"
+    a = sparsearray.zeros((10, 10))
+    a[3, 3] = 1
+    monkeypatch.setattr(module, "is_zero_bytes", lambda _: in_file(path, np.arange(3)) is None)
+    with pytest.raises(FileExistsError, match="by now") as caught:
+        a.to_hdf5(path)
+    assert caught.value.filename == str(path)
+    with h5py.File(path) as file:
+        assert list(file) == ["a"]
+    a.to_hdf5(path, overwrite=True)
+    assert names(tmp_path) == ["a.h5"]
+
+
+def test_file_cut_short_at_the_end(tmp_path, monkeypatch):
+    """What is lost between the last look at a file and its bytes is an error: no zeros are written."""
+    module = sys.modules["sparsearray.interop._hdf5_writing"]
+    np.save(tmp_path / "a.npy", np.ones((64, 512)))
+    a = sparsearray.open(tmp_path / "a.npy")
+    is_zero, calls = module.is_zero_bytes, []
+
+    def look(block):
+        found = is_zero(block)
+        calls.append(found)
+        if len(calls) == 4:
+            os.truncate(tmp_path / "a.npy", 3 * 65536)
+        return found
+
+    monkeypatch.setattr(module, "is_zero_bytes", look)
+    with pytest.raises(sparsearray.AccessError):
+        a.to_hdf5(tmp_path / "a.h5", chunks=(16, 512), compression="gzip")
+    assert names(tmp_path) == ["a.npy"]
 
 
 def test_failure_leaves_no_groups(tmp_path):
@@ -148,6 +211,20 @@ def test_chunks_are_whole_tiles(tmp_path):
         whole = [n % t == 0 or n == m for n, t, m in zip(chunks, a.tiles, shape, strict=True)]
         assert all(whole)
         assert 128 << 10 <= np.prod(chunks) * a.itemsize <= 1 << 20
+
+
+def test_chunks_of_small_arrays(tmp_path):
+    """The tiles of an array are chunks that do for it, larger than it too; True means the default."""
+    a = sparsearray.zeros((10, 1000), tiles=64)
+    a[3, 3] = 1
+    a.to_hdf5(tmp_path / "default.h5")
+    with h5py.File(tmp_path / "default.h5") as file:
+        default = file["data"].chunks
+    for chunks, expected in ((a.tiles, (10, 64)), (True, default)):
+        a.to_hdf5(tmp_path / "a.h5", chunks=chunks, overwrite=True)
+        with h5py.File(tmp_path / "a.h5") as file:
+            assert file["data"].chunks == expected
+            assert np.array_equal(file["data"][...], a[...])
 
 
 @pytest.mark.parametrize("tiles", [None, "auto"])

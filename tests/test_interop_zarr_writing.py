@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsearray
-from sparsearray import TiledArray
 
 zarr = pytest.importorskip("zarr", reason="the extra zarr is not installed")
 
@@ -159,6 +158,22 @@ def test_options_reach_zarr(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+        {"serializer": zarr.codecs.ShardingCodec(chunk_shape=(4, 8)), "compressors": None},
+    ],
+    ids=["transposed", "sharding"],
+)
+def test_codecs_that_know_the_shape(tmp_path, options):
+    """Codecs for arrays of so many axes, or of chunks of that size, are tried with these."""
+    x = np.zeros((20, 30))
+    x[3:9, 14:20] = some((6, 6))
+    z = rows(x).to_zarr(tmp_path / "a", chunks=(8, 16), **options)
+    assert np.array_equal(z[...], x)
+
+
 def test_path_in_a_group(tmp_path):
     """The groups that an array is in are made with it, as by zarr."""
     a = sparsearray.zeros(10)
@@ -223,174 +238,7 @@ def test_only_our_arrays(tmp_path):
         to_zarr(np.zeros(3), tmp_path / "a")
 
 
-# All or nothing
-
-
-def test_nothing_is_replaced_unasked(tmp_path):
-    """What is there stays, unless it is to be overwritten; and a folder that is no array always."""
-    a = sparsearray.zeros(10)
-    a[1] = 1
-    a.to_zarr(tmp_path / "a")
-    with pytest.raises(FileExistsError, match="overwrite"):
-        a.to_zarr(tmp_path / "a")
-    a[2] = 2
-    assert a.to_zarr(tmp_path / "a", overwrite=True)[2] == 2
-    (tmp_path / "letters").mkdir()
-    (tmp_path / "letters" / "dear").write_text("friend")
-    with pytest.raises(FileExistsError, match="no zarr array or group"):
-        a.to_zarr(tmp_path / "letters", overwrite=True)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError):
-        a.to_zarr(tmp_path / "file", overwrite=True)
-    assert names_in(tmp_path) == ["a", "file", "letters"]
-
-
-@pytest.mark.parametrize("compressors", [None, "auto"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_failure_leaves_nothing(tmp_path, monkeypatch, error, compressors):
-    """A write that fails leaves the old array, and nothing of the new one."""
-    a = sparsearray.zeros((64, 64), tiles=8)
-    a[...] = 1
-    a.to_zarr(tmp_path / "a")
-    before = sorted(map(str, tmp_path.rglob("*")))
-    calls = iter(range(100))
-    reader = a._box_reader()
-
-    def read(box):
-        if next(calls) == 20:
-            raise error
-        return reader(box)
-
-    monkeypatch.setattr(TiledArray, "_box_reader", lambda _: read)
-    for name in ("a", "new"):
-        with pytest.raises(type(error)):
-            a.to_zarr(tmp_path / name, overwrite=True, compressors=compressors)
-        calls = iter(range(100))
-    assert sorted(map(str, tmp_path.rglob("*"))) == before
-    store = zarr.storage.MemoryStore()
-    with pytest.raises(type(error)):
-        a.to_zarr(store, path="x")
-    assert "x/zarr.json" not in store._store_dict
-    monkeypatch.undo()
-    assert np.array_equal(zarr.open_array(tmp_path / "a")[...], np.ones((64, 64)))
-
-
-@pytest.mark.parametrize("compressors", [None, "auto"])
-def test_ctrl_c_leaves_nothing(run_ok, tmp_path, compressors):
-    """A Ctrl-C while chunks are written leaves nothing behind."""
-    run_ok(
-        f"""
-        import time, pathlib
-        a = zeros((2048, 2048), "u1", tiles=16)
-        a[...] = 1
-        def interrupt():
-            while sum(1 for _ in pathlib.Path("x").rglob("c/*/*")) < 20:
-                time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGINT)
-        os.mkdir("x")
-        threading.Thread(target=interrupt).start()
-        try:
-            a.to_zarr("x/a", compressors={compressors!r})
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise SystemExit("not interrupted")
-        """
-    )
-    assert names_in(tmp_path / "x") == []
-
-
-def test_folder_behind_a_link(tmp_path):
-    """A link to the folder of an array stays, and leads to the new one."""
-    a = sparsearray.zeros(10)
-    a.to_zarr(tmp_path / "there")
-    (tmp_path / "link").symlink_to("there")
-    a[3] = 5
-    a.to_zarr(tmp_path / "link", overwrite=True)
-    assert (tmp_path / "link").is_symlink()
-    assert zarr.open_array(tmp_path / "there")[3] == 5
-    assert names_in(tmp_path) == ["link", "there"]
-
-
-def test_own_store_is_replaced(tmp_path):
-    """An array may be written over its own chunks, and shows the old ones; but not in mode 'r+'."""
-    a = sparsearray.zeros((64, PAGE), tiles=(8, PAGE // 64))
-    a[3, 3] = 1
-    a.to_zarr(tmp_path / "a", compressors=None)
-    with from_zarr(tmp_path / "a") as b:
-        b.to_zarr(tmp_path / "a", overwrite=True)
-        assert b.sum() == 1
-    a.to_zarr(tmp_path / "a", overwrite=True, compressors=None)
-    with from_zarr(tmp_path / "a", mode="r+") as b:
-        with pytest.raises(ValueError, match="is the array's own"):
-            b.to_zarr(tmp_path / "a", overwrite=True)
-        with pytest.raises(ValueError, match="is the array's own"):
-            b.to_zarr(zarr.open_array(tmp_path / "a"))
-
-
-# Folders and stores that are there
-
-
-def test_empty_folder_stays(tmp_path, monkeypatch):
-    """An empty folder is filled, the working one too, and keeps its place and permissions."""
-    a = sparsearray.zeros((64, 64), tiles=8)
-    a[3, 3] = 1
-    for version in (2, 3):
-        folder = tmp_path / f"v{version}"
-        folder.mkdir(0o750)
-        before = folder.stat()
-        monkeypatch.chdir(folder)
-        z = a.to_zarr(".", zarr_format=version)
-        after = folder.stat()
-        assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
-        assert z[3, 3] == 1
-        assert not [name for name in names_in(folder) if name.endswith(".tmp")]
-        assert zarr.open_array(folder)[3, 3] == 1
-
-
-@pytest.mark.parametrize("when", ["writing", "moving"])
-def test_empty_folder_after_a_failure(tmp_path, monkeypatch, when):
-    """It is empty again, whether chunks cannot be written or not be moved into it."""
-    a = sparsearray.zeros((64, 64), tiles=8)
-    a[...] = 1
-    (tmp_path / "a").mkdir()
-    rename = Path.rename
-
-    def fail(path, target):
-        if path.name == "zarr.json":
-            raise OSError(5, "Input/output error")
-        return rename(path, target)
-
-    if when == "moving":
-        monkeypatch.setattr(Path, "rename", fail)
-    else:
-        monkeypatch.setattr(TiledArray, "_box_reader", lambda _: fail(Path("zarr.json"), ""))
-    with pytest.raises(OSError, match="Input/output"):
-        a.to_zarr(tmp_path / "a")
-    assert names_in(tmp_path) == ["a"]
-    assert names_in(tmp_path / "a") == []
-
-
-def test_permissions_of_the_old_array(tmp_path, monkeypatch):
-    """What replaces an array has its mode, and nobody else looks into it before."""
-    a = sparsearray.zeros((64, 64), tiles=8)
-    a[...] = 1
-    new = tmp_path / "new"
-    new.mkdir()
-    a.to_zarr(tmp_path / "a")
-    assert (tmp_path / "a").stat().st_mode == new.stat().st_mode
-    (tmp_path / "a").chmod(0o710)
-    seen = set()
-    reader = a._box_reader()
-
-    def read(box):
-        seen.update(oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir() if "tmp" in p.name)
-        return reader(box)
-
-    monkeypatch.setattr(TiledArray, "_box_reader", lambda _: read)
-    a.to_zarr(tmp_path / "a", overwrite=True)
-    assert seen == {"0o700"}
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o710
+# Stores that are no folders, and groups
 
 
 def test_zip_store(tmp_path):

@@ -246,6 +246,7 @@ ORDER = [
     "_binding",
     "_descriptor",
     "_process_lock",
+    "_signals",
     "_digging",
     "_new_file",
     "faults",

@@ -33,6 +33,11 @@ def some(shape, dtype="f8", seed=0):
     return numbers.astype(dtype)
 
 
+def is_mapped(array):
+    """Tell whether some of an array is mapped from files."""
+    return any(region.kind == "file" for region in array.buffer.regions)
+
+
 def names_in(folder):
     """List a folder."""
     return sorted(path.name for path in Path(folder).iterdir())

@@ -2,11 +2,11 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["EndedError", "cleaning_up", "held_off"]
+__all__ = ["EndedError", "cleaning_up"]
 
 # A Ctrl-C is KeyboardInterrupt already.
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -44,29 +44,3 @@ def cleaning_up() -> Iterator[None]:
     finally:
         for number in replaced:
             signal.signal(number, signal.SIG_DFL)
-
-
-@contextmanager
-def held_off() -> Iterator[None]:
-    """
-    Have signals that end a command do so after the block, which is then done as a whole.
-
-    References
-    ----------
-    signal(7)
-    """
-    came: list[int] = []
-    held = {}
-    for number in (signal.SIGINT, *_SIGNALS):
-        handler = signal.getsignal(number)
-        if callable(handler):
-            with suppress(ValueError):  # not the main thread, which alone signals interrupt
-                signal.signal(number, lambda number, _frame: came.append(number))
-                held[number] = handler
-    try:
-        yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-        if came:
-            held[signal.Signals(came[0])](came[0], None)

@@ -15,6 +15,7 @@ from sparsearray._binding import describe
 from sparsearray._new_file import beside, find_old, give_owner, name_file, replacing
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
+from sparsearray._signals import held_off
 from sparsearray._text import printable
 from sparsearray.array import SparseArray
 from sparsearray.errors import AccessError, SparseError
@@ -22,7 +23,6 @@ from sparsearray.files import open as open_array
 from sparsearray.files import save
 from sparsearray.stored import StoredArray
 
-from .ending import held_off
 from .formats import is_zarr
 from .regular import refuse_same
 

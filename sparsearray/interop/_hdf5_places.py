@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsearray._binding import count_mappings, describe
-from sparsearray._tiling import Tiling
+from sparsearray._tiling import LARGEST_TILE, Tiling
 
 from ._hdf5_source import Chunks
 
-__all__ = ["LARGEST_TILE", "Plan", "put", "read_chunk"]
+__all__ = ["Plan", "put", "read_chunk"]
 
-LARGEST_TILE = (1 << 31) - 1  # bytes
 _SPARE = 512  # mappings that are left to others
 
 

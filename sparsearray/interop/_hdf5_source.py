@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from sparsearray._boxes import Index, strides_of
 from sparsearray._descriptor import Descriptor, opened
 from sparsearray._layout import layout
-from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._optional import needed
-from sparsearray._text import size as written
 
 from ._cells import grid_of
 from ._coordinates import is_zero
 
-__all__ = ["Chunks", "Room", "Source", "is_as_in_memory"]
+__all__ = ["Chunks", "Source", "is_as_in_memory"]
 
 
 class Chunks(NamedTuple):
@@ -208,28 +206,3 @@ def _describe(h5py: Any, dtype: np.dtype) -> str:
     if h5py.check_ref_dtype(dtype) is not None:
         return "references"
     return str(dtype)
-
-
-class Room:
-    """Raises MemoryError when what is read does not fit any more."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._since = 0
-
-    def take(self, nbytes: int) -> None:
-        """Note what is about to be stored; the system is asked now and then."""
-        self._since += nbytes
-        if self._since >= UNCHECKED:
-            self.check(self._since)
-            self._since = 0
-
-    def check(self, nbytes: int) -> None:
-        """Ask the system whether so many bytes fit."""
-        available = available_memory()
-        if available is not None and available < nbytes:
-            msg = (
-                f"{self._name} has to be read into memory: {written(nbytes)} more, where "
-                f"{written(available)} are left; h5py reads parts of it"
-            )
-            raise MemoryError(msg)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._tiling import as_tiles
 from sparsearray._zero import is_zero_bytes
+from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
 from ._cells import boxes_of_cells, touched_cells
@@ -26,12 +26,23 @@ _CHUNK = 256 << 10  # bytes of a chunk, about, where much is stored
 
 
 def write(
-    array: StoredArray, group: Any, name: str, chunks: Any, options: dict[str, Any], *, shown: bool
+    array: StoredArray,
+    group: Any,
+    name: str,
+    chunks: Any,
+    options: dict[str, Any],
+    handle_signals: Callable[[], None],
+    *,
+    shown: bool,
 ) -> None:
     """Write a dataset, or nothing: see `sparsearray.interop.hdf5.to_hdf5`."""
     h5py = needed("h5py", "to_hdf5", "hdf5")
     dtype = h5py.opaque_dtype(array.dtype) if array.dtype.kind in "mM" else array.dtype
-    sides = None if chunks is None else as_tiles(chunks, array.shape, array.itemsize)
+    sides = None
+    if chunks is not None and chunks is not True:
+        sides = as_tiles(chunks, array.shape, array.itemsize)
+        if array.nbytes and not options.get("maxshape"):  # HDF5 has no larger ones
+            sides = tuple(map(min, sides, array.shape))
     if not array.shape or not (array.nbytes or options.get("maxshape")):
         sides = None  # as there is nothing to put into one
     elif sides is None and array.nbytes:
@@ -46,7 +57,7 @@ def write(
             dataset[...] = np.asarray(array[()], array.dtype).view(dtype)
         elif array.nbytes:
             del dataset  # which is opened anew only when nobody has it open
-            _write_chunks(_open_uncached(group, name), array, dtype, shown=shown)
+            _write_chunks(_open_uncached(group, name), array, dtype, handle_signals, shown=shown)
         group.file.flush()
 
 
@@ -87,7 +98,14 @@ def _open_uncached(group: Any, name: str) -> Any:
     return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
 
 
-def _write_chunks(dataset: Any, array: StoredArray, dtype: np.dtype, *, shown: bool) -> None:
+def _write_chunks(
+    dataset: Any,
+    array: StoredArray,
+    dtype: np.dtype,
+    handle_signals: Callable[[], None],
+    *,
+    shown: bool,
+) -> None:
     """Write the chunks that hold something."""
     shape, sides = array.shape, dataset.chunks
     numbers = touched_cells(array._stored_boxes(), shape, sides)
@@ -95,21 +113,19 @@ def _write_chunks(dataset: Any, array: StoredArray, dtype: np.dtype, *, shown: b
     filters = dataset.id.get_create_plist().get_nfilters()
     is_direct = not filters and dataset.dtype == array.dtype and is_as_in_memory(dataset)
     tile = np.zeros(sides, array.dtype)
-    # Python code that HDF5 calls through h5py may swallow a Ctrl-C: it goes to the main thread,
-    # which only waits.
-    with (
-        progress_bar("to_hdf5", len(numbers) * tile.nbytes, shown=shown) as done,
-        ThreadPoolExecutor(1, "sparsearray") as pool,
-    ):
+    with progress_bar("to_hdf5", len(numbers) * tile.nbytes, shown=shown) as done:
         for box in boxes_of_cells(numbers, shape, sides):
+            # Not in between: Python code that HDF5 calls through h5py may swallow a Ctrl-C.
+            handle_signals()
             block = read(box)
             if not is_zero_bytes(block):
                 if is_direct:
                     if block.shape != sides or not block.flags.c_contiguous:
                         block = put(tile, block)
                     start = [side.start for side in box]
-                    items = block.reshape(-1).view("u1")
-                    pool.submit(dataset.id.write_direct_chunk, start, items).result()
+                    dataset.id.write_direct_chunk(start, block.reshape(-1).view("u1"))
                 else:
-                    pool.submit(dataset.__setitem__, box, block.view(dtype)).result()
+                    dataset[box] = block.view(dtype)
             done(tile.nbytes)
+    if isinstance(array, SparseArray):
+        array._tell_loss()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -13,15 +14,17 @@ from pathlib import Path
 __all__ = ["replaced_folder"]
 
 _METADATA = (".zattrs", ".zarray", "zarr.json")  # of which the last is what makes it an array
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # of rename(2)
 
 
 @contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
+def replaced_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     Have a folder made beside another, and put in its place at the end; or nothing left of it.
 
     Nobody else looks into it meanwhile. It then has the permissions of the one before; an empty one
-    stays, and is filled.
+    stays, and is filled. Without `overwrite` that raises FileExistsError where somebody else was
+    faster. No signal may come between: see `held_off`.
     """
     if target.is_dir() and not any(target.iterdir()):
         with _made(target, "") as beside:
@@ -36,11 +39,16 @@ def replaced_folder(target: Path) -> Iterator[Path]:
         beside.chmod(0o700)
         yield beside
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        if overwrite and target.exists():
             _replace(target, beside)
-        else:
-            beside.chmod(mode)
+            return
+        beside.chmod(mode)
+        try:
             beside.rename(target)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise _is_there(target) from None
+            raise
 
 
 @contextmanager
@@ -74,13 +82,14 @@ def _replace(target: Path, beside: Path) -> None:
 
 def _move_into(source: Path, target: Path) -> None:
     """Move all that is in a folder into an empty one; the metadata last."""
+    if any(path != source for path in target.iterdir()):
+        raise _is_there(target)
     listed = {path.name for path in source.iterdir()}
     names = sorted(listed.difference(_METADATA)) + [name for name in _METADATA if name in listed]
     moved: list[Path] = []
     try:
         for name in names:
-            moved.append(target / name)
-            (source / name).rename(target / name)
+            moved.append((source / name).rename(target / name))  # noqa: PERF401 - an error must find them
     except BaseException:
         for path in moved:
             if path.is_dir():
@@ -89,3 +98,7 @@ def _move_into(source: Path, target: Path) -> None:
                 with suppress(OSError):
                     path.unlink()
         raise
+
+
+def _is_there(target: Path) -> FileExistsError:
+    return FileExistsError(errno.EEXIST, "to_zarr: there is something by now", str(target))

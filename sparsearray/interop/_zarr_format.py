@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from sparsearray._chunk_files import ChunkKeys
 from sparsearray._optional import needed
 from sparsearray._text import count as counted
-from sparsearray.blocks import boxes, join
+
+from ._cells import grid_of
+from ._coordinates import is_zero
 
 __all__ = [
     "Format",
@@ -23,7 +24,6 @@ __all__ = [
     "describe_missing",
     "find_format",
     "find_stored",
-    "item_boxes",
     "library",
     "open_array",
 ]
@@ -77,7 +77,7 @@ class Format(NamedTuple):
     @property
     def grid(self) -> tuple[int, ...]:
         """How many are stored along each axis, if none is missing."""
-        return tuple(-(-n // side) for n, side in zip(self.shape, self.stored, strict=True))
+        return grid_of(self.shape, self.stored)
 
     @property
     def chunk_nbytes(self) -> int:
@@ -87,7 +87,7 @@ class Format(NamedTuple):
     @property
     def has_zero_fill(self) -> bool:
         """Whether all bytes of what is missing are zero."""
-        return not self.fill.tobytes().strip(b"\0")
+        return is_zero(self.fill)
 
 
 def open_array(store: Any, path: str, mode: str, what: str) -> Any:
@@ -127,8 +127,10 @@ def _check_folder(store: Any, what: str) -> None:
         return
     if not os.path.lexists(store):
         raise FileNotFoundError(errno.ENOENT, f"{what}: nothing is there", store)
-    with Path(store).open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
+    is_zip = False
+    if Path(store).is_file():  # a FIFO would keep one waiting
+        with Path(store).open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
     how = ", but a zip file: zarr.storage.ZipStore opens it" if is_zip else ""
     raise NotADirectoryError(errno.ENOTDIR, f"{what}: no folder of a zarr array{how}", store)
 
@@ -150,14 +152,13 @@ def find_format(array: Any) -> Format:
     chunks = tuple(array.chunks)
     stored = tuple(array.shards or chunks)
     shape = tuple(array.shape)
-    grid = tuple(-(-n // side) for n, side in zip(shape, stored, strict=True))
     return Format(
         shape,
         chunks,
         stored,
         dtype,
         _find_fill(array, dtype),
-        _find_keys(array, grid),
+        _find_keys(array, grid_of(shape, stored)),
         _find_root(array),
         _find_reason(array),
     )
@@ -255,25 +256,6 @@ def _list(store: Any, prefix: str) -> list[str]:
         return [name async for name in store.list_prefix(prefix)]
 
     return sync(names())
-
-
-def item_boxes(form: Format, numbers: NDArray[np.int64], most: int) -> Iterator[tuple[slice, ...]]:
-    """
-    Join what is stored side by side to boxes of items, inside the array.
-
-    Parameters
-    ----------
-    form : Format
-        Of the array.
-    numbers : ndarray of int64
-        Of what is stored, sorted.
-    most : int
-        How many in a box, at most.
-    """
-    ranges = join(np.stack([numbers, numbers + 1], axis=1))
-    for box in boxes(form.grid, ranges, most):
-        sides = zip(box, form.stored, form.shape, strict=True)
-        yield tuple(slice(s.start * side, min(s.stop * side, n)) for s, side, n in sides)
 
 
 def describe_missing(form: Format, missing: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from math import prod
@@ -16,20 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsearray._boxes import corners
 from sparsearray._chunk_files import ChunkKeys
 from sparsearray._progress import progress_bar
+from sparsearray._signals import held_off
 from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
+from ._cells import boxes_of_cells, touched_cells
+from ._threads import by_threads
 from ._zarr_folder import replaced_folder
-from ._zarr_format import Format, describe_missing, find_format, find_stored, item_boxes, library
+from ._zarr_format import Format, describe_missing, find_format, find_stored, library
 
 __all__ = ["write_existing", "write_new"]
 
-_WRITERS = 4
-_BATCH = 64  # chunks waiting for a thread
+_AHEAD = 256  # chunks that threads write before their turn
 _OURS = frozenset({"shape", "dtype", "data", "fill_value", "config", "write_data", "name", "store"})
 
 Index = tuple[slice, ...]
@@ -51,16 +51,18 @@ def write_new(
         _check_target(array, target, overwrite=overwrite)
         if isinstance(store, str):
             store = os.path.abspath(store)  # the working folder may be what is replaced
-    options = _with_version(store, path, options)
-    _check_carried(array.dtype, _with_byte_order(array.dtype, options))
-    if target is None:
-        return _write_elsewhere(array, store, path, options, overwrite=overwrite, shown=shown)
+    options = _with_byte_order(array.dtype, _with_version(store, path, options))
+    _check_carried(array, options)
     zarr = library("to_zarr")
-    with replaced_folder(target) as beside:
-        _create_and_fill(array, str(beside), "", options, shown=shown)
-        # The groups that it is in come last: before, nothing of it is there.
-        for parent in _parents(path):
-            zarr.open_group(store, path=parent, mode="a", zarr_format=_version(options))
+    with held_off() as handle_signals:
+        if target is None:
+            options = {**options, "overwrite": overwrite}
+            return _write_elsewhere(array, store, path, options, handle_signals, shown=shown)
+        with replaced_folder(target, overwrite=overwrite) as beside:
+            _fill_new(array, _create(array, str(beside), "", options), handle_signals, shown=shown)
+            # The groups that it is in come last: before, nothing of it is there.
+            for parent in _parents(path):
+                zarr.open_group(store, path=parent, mode="a", zarr_format=_version(options))
     return zarr.open_array(store, path=path, mode="r+")
 
 
@@ -79,7 +81,9 @@ def _with_version(store: Any, path: str, options: dict[str, Any]) -> dict[str, A
     zarr = library("to_zarr")
     for parent in reversed(_parents(path)):
         try:
-            group = zarr.open_group(store, path=parent, mode="r" if _is_path(store) else "r+")
+            group = zarr.open_group(
+                store, path=parent, mode="r" if isinstance(store, str) else "r+"
+            )
         except FileNotFoundError:
             continue
         version = group.metadata.zarr_format
@@ -91,10 +95,6 @@ def _with_version(store: Any, path: str, options: dict[str, Any]) -> dict[str, A
             raise ValueError(msg)
         return {**options, "zarr_format": version}
     return options
-
-
-def _is_path(store: Any) -> bool:
-    return isinstance(store, str | os.PathLike)
 
 
 def _parents(path: str) -> list[str]:
@@ -112,7 +112,7 @@ def _find_target(store: Any, path: str) -> Path | None:
 
     if type(store) is LocalStore:
         root = store.root
-    elif isinstance(store, os.PathLike) or (isinstance(store, str) and "://" not in store):
+    elif isinstance(store, str) and "://" not in store:
         root = Path(store)
     else:
         return None
@@ -121,10 +121,6 @@ def _find_target(store: Any, path: str) -> Path | None:
 
 def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
     """Raise an error for what cannot be replaced, or must not be."""
-    storage = array._store._storage
-    if storage.mode in ("r+", "w+") and storage.is_at(str(target)):
-        msg = f"to_zarr: {str(target)!r} is the array's own, opened with mode {storage.mode!r}"
-        raise ValueError(msg)
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -137,6 +133,20 @@ def _check_target(array: StoredArray, target: Path, *, overwrite: bool) -> None:
     if not any((target / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
         message = "to_zarr: no zarr array or group, which alone overwrite=True replaces"
         raise FileExistsError(errno.EEXIST, message, str(target))
+    _check_own(array, target)
+
+
+def _check_own(array: StoredArray, target: Path) -> None:
+    """Raise ValueError where the array writes into the folder that would be written."""
+    storage = array._store._storage
+    if storage.path is None or storage.mode not in ("r+", "w+"):
+        return
+    if storage.is_at(str(target)) or target in Path(storage.path).resolve().parents:
+        msg = (
+            f"to_zarr: {str(target)!r} is the array's own, or holds it, and the array is opened "
+            f"with mode {storage.mode!r}"
+        )
+        raise ValueError(msg)
 
 
 def _write_elsewhere(
@@ -144,52 +154,36 @@ def _write_elsewhere(
     store: Any,
     path: str,
     options: dict[str, Any],
+    handle_signals: Callable[[], None],
     *,
-    overwrite: bool,
     shown: bool,
 ) -> Any:
     """Write to a store that is no folder; what was written is removed on an error."""
     from zarr.core.sync import sync
 
-    made: list[Any] = []
+    made = _create(array, store, path, options)
     try:
-        return _create_and_fill(
-            array, store, path, {**options, "overwrite": overwrite}, shown=shown, made=made
-        )
+        _fill_new(array, made, handle_signals, shown=shown)
     except BaseException:
-        for one in made:
-            # The first error is the one to tell, and some stores cannot take back what they have.
-            with suppress(Exception):
-                sync(one.store.delete_dir(one.path))
+        # That error is the one to tell, and some stores cannot take back what they have.
+        with suppress(Exception):
+            sync(made.store.delete_dir(made.path))
         raise
+    return made
 
 
 # What is made there
 
 
-def _create_and_fill(
-    array: StoredArray,
-    store: Any,
-    path: str,
-    options: dict[str, Any],
-    *,
-    shown: bool,
-    made: list[Any] | None = None,
-) -> Any:
-    zarr = library("to_zarr")
-    dtype = array.dtype
-    found = zarr.create_array(
+def _create(array: StoredArray, store: Any, path: str, options: dict[str, Any]) -> Any:
+    return library("to_zarr").create_array(
         store,
         name=path or None,
         shape=array.shape,
-        dtype=dtype,
-        fill_value=np.zeros((), dtype)[()],
-        **_with_byte_order(dtype, options),
+        dtype=array.dtype,
+        fill_value=np.zeros((), array.dtype)[()],
+        **options,
     )
-    if made is not None:
-        made.append(found)
-    _fill(array, found, shown=shown)
-    return found
 
 
 def _version(options: dict[str, Any]) -> int:
@@ -209,18 +203,15 @@ def _with_byte_order(dtype: np.dtype, options: dict[str, Any]) -> dict[str, Any]
     return options
 
 
-def _check_carried(dtype: np.dtype, options: dict[str, Any]) -> None:
+def _check_carried(array: StoredArray, options: dict[str, Any]) -> None:
     """
     Raise TypeError where zarr reads another dtype than it was given, or another zero.
 
     It is tried in memory: not all stores can take back what they have.
     """
-    zarr = library("to_zarr")
-    kept = {"zarr_format", "serializer", "filters", "compressors"}
-    given = {key: value for key, value in options.items() if key in kept}
+    zarr, dtype = library("to_zarr"), array.dtype
     store = zarr.storage.MemoryStore()
-    zero = np.zeros((), dtype)[()]
-    zarr.create_array(store, shape=(1,), chunks=(1,), dtype=dtype, fill_value=zero, **given)
+    _create(array, store, "", options)
     try:
         found = find_format(zarr.open_array(store, mode="r"))
     except (TypeError, ValueError) as error:
@@ -240,11 +231,9 @@ def write_existing(array: StoredArray, target: Any, *, shown: bool) -> Any:
     if form.dtype.newbyteorder("=") != array.dtype.newbyteorder("="):
         msg = f"to_zarr: dtype {array.dtype} is not that of {target.store_path}, {form.dtype}"
         raise ValueError(msg)
-    storage = array._store._storage
-    if form.root is not None and storage.mode in ("r+", "w+") and storage.is_at(form.root):
-        msg = f"to_zarr: {form.root!r} is the array's own, opened with mode {storage.mode!r}"
-        raise ValueError(msg)
-    numbers = _populated(array, form)
+    if form.root is not None:
+        _check_own(array, Path(form.root).resolve())
+    numbers = _touched(array, form)
     holes = prod(form.grid) - len(numbers)
     if holes and not form.has_zero_fill:
         msg = (
@@ -254,8 +243,9 @@ def write_existing(array: StoredArray, target: Any, *, shown: bool) -> Any:
     if target.read_only:
         msg = f"to_zarr: {target.store_path} is read-only"
         raise ValueError(msg)
-    written = _fill(array, target, shown=shown)
-    _remove(target, form, written)
+    with held_off() as handle_signals:
+        written = _fill(array, target, form, numbers, handle_signals, shown=shown)
+        _remove(target, form, written)
     return target
 
 
@@ -279,62 +269,51 @@ def _clear(target: Any, form: Format, numbers: Iterator[int]) -> None:
     """Set chunks to zero, which cannot be removed, or nobody knows of."""
     if not target.store.supports_deletes:
         target = target.with_config({"write_empty_chunks": True})
-    while some := list(islice(numbers, _BATCH)):
-        for box in item_boxes(form, np.array(some, np.int64), 1):
+    while some := list(islice(numbers, _AHEAD)):
+        for box in boxes_of_cells(np.array(some, np.int64), form.shape, form.stored):
             target[box] = np.zeros((), form.dtype)[()]
 
 
 # Chunks
 
 
-def _populated(array: StoredArray, form: Format) -> NDArray[np.int64]:
+def _touched(array: StoredArray, form: Format) -> NDArray[np.int64]:
     """Find the numbers of the chunks, or shards, in which something is stored."""
-    if not prod(form.grid):
-        return np.empty(0, np.int64)
-    starts, stops = corners(list(array._stored_boxes()), array.ndim)
-    first, last = starts // form.stored, -(-stops // form.stored)
-    steps = np.array([prod(form.grid[k + 1 :]) for k in range(array.ndim)], np.int64)
-    single = (last - first == 1).all(axis=1)
-    found = [first[single] @ steps]
-    for low, high in zip(first[~single].tolist(), last[~single].tolist(), strict=True):
-        numbers = np.zeros(1, np.int64)
-        for a, b, step in zip(low, high, steps.tolist(), strict=True):
-            numbers = (numbers[:, np.newaxis] + np.arange(a, b) * step).reshape(-1)
-        found.append(numbers)
-    return np.unique(np.concatenate(found))
+    return touched_cells(array._stored_boxes(), form.shape, form.stored)
 
 
-def _fill(array: StoredArray, target: Any, *, shown: bool) -> set[int]:
-    """Write the chunks of an array that do not hold zeros only. Returns their numbers."""
+def _fill_new(
+    array: StoredArray, target: Any, handle_signals: Callable[[], None], *, shown: bool
+) -> None:
     form = find_format(target)
-    numbers = _populated(array, form)
+    _fill(array, target, form, _touched(array, form), handle_signals, shown=shown)
+
+
+def _fill(
+    array: StoredArray,
+    target: Any,
+    form: Format,
+    numbers: NDArray[np.int64],
+    handle_signals: Callable[[], None],
+    *,
+    shown: bool,
+) -> set[int]:
+    """Write those chunks, or shards, that do not hold zeros only. Returns their numbers."""
     nbytes = prod(form.stored) * form.dtype.itemsize
     writer: _PlainWriter | _CodecWriter = _CodecWriter(array, form, target)
     if form.root is not None and form.keys is not None and form.reason is None:
         writer = _PlainWriter(array, form, form.root, form.keys)
     written: set[int] = set()
-    work = zip(numbers.tolist(), item_boxes(form, numbers, 1), strict=True)
+    work = zip(numbers.tolist(), boxes_of_cells(numbers, form.shape, form.stored), strict=True)
     with progress_bar("to_zarr", len(numbers) * nbytes, shown=shown) as done:
-        for number in _spread(writer, work):
-            if number is not None:
+        for (number, _), is_written in by_threads(writer, work, _AHEAD):
+            handle_signals()
+            if is_written:
                 written.add(number)
             done(nbytes)
     if isinstance(array, SparseArray):
         array._tell_loss()
     return written
-
-
-def _spread(
-    write: Callable[[tuple[int, Index]], int | None], work: Iterable[tuple[int, Index]]
-) -> Iterator[int | None]:
-    """Do the work by several threads, in any order."""
-    places = iter(work)
-    pool = ThreadPoolExecutor(_WRITERS, "sparsearray")
-    try:
-        while batch := list(islice(places, _BATCH * _WRITERS)):
-            yield from pool.map(write, batch, chunksize=1)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _CodecWriter:
@@ -348,16 +327,17 @@ class _CodecWriter:
         self._lean = target.with_config({"write_empty_chunks": False})
         self._has_parts = target.shards is not None
 
-    def __call__(self, work: tuple[int, Index]) -> int | None:
-        number, box = work
+    def __call__(self, work: tuple[int, Index]) -> bool:
+        """Write a chunk, or shard; False for one of zeros, which is left out."""
+        _, box = work
         block = self._read(box)
         if self._has_zero_fill and is_zero_bytes(block):
-            return None
+            return False
         target = self._target
         if self._has_parts and self._has_zero_fill and not _has_other_zeros(block):
             target = self._lean  # chunks of zeros take no room in a shard
         target[box] = block
-        return number
+        return True
 
 
 def _has_other_zeros(block: NDArray[Any]) -> bool:
@@ -380,18 +360,19 @@ class _PlainWriter:
         self._root = root
         self._keys = keys
 
-    def __call__(self, work: tuple[int, Index]) -> int | None:
+    def __call__(self, work: tuple[int, Index]) -> bool:
+        """Write a chunk; False for one of zeros, which is left out."""
         number, box = work
         form = self._form
         block = self._read(box)
         if form.has_zero_fill and is_zero_bytes(block):
-            return None
+            return False
         if block.shape != form.chunks or block.dtype != form.dtype:
             whole = np.zeros(form.chunks, form.dtype)
             whole[tuple(slice(0, n) for n in block.shape)] = block
             block = whole
         _write_file(f"{self._root}/{self._keys.name(number)}", np.ascontiguousarray(block))
-        return number
+        return True
 
 
 def _write_file(path: str, items: NDArray[Any]) -> None:

@@ -22,8 +22,9 @@ from sparsearray._npy_file import place_of
 from sparsearray._optional import needed
 from sparsearray._progress import progress_bar
 from sparsearray._records import Records
+from sparsearray._signals import held_off
 from sparsearray._storage import Storage
-from sparsearray._tiling import Tiling
+from sparsearray._tiling import LARGEST_TILE, Tiling
 from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.blocks import boxes, items_in
@@ -33,9 +34,10 @@ from sparsearray.tiled import TiledArray
 
 from ._cells import boxes_of_cells
 from ._coordinates import is_zero
-from ._hdf5_places import LARGEST_TILE, Plan, put, read_chunk
-from ._hdf5_source import Chunks, Room, Source
+from ._hdf5_places import Plan, put, read_chunk
+from ._hdf5_source import Chunks, Source
 from ._hdf5_writing import write
+from ._room import Room
 
 __all__ = ["from_hdf5", "to_hdf5"]
 
@@ -153,7 +155,7 @@ class _Opening:
         self.mode = mode
         self.fill_missing = fill_missing
         self.progress = progress
-        self._room = Room(source.name)
+        self._room = Room(source.name, "h5py")
 
     def make(self) -> SparseArray | TiledArray:
         source, shape, dtype = self.source, self.source.shape, self.source.dtype
@@ -394,7 +396,8 @@ def to_hdf5(
     name : str
         Of the dataset.
     chunks : int or tuple of ints, optional
-        Items along each axis of a chunk. By default about 256 KiB: some whole tiles, or as near a
+        Items along each axis of a chunk; no more than the array has, without ``maxshape``. By
+        default (or True, as h5py has it) about 256 KiB: some whole tiles, or as near a
         cube as the dtype allows. Less, down to a tile or a page, where little is stored here and
         there: so that all take no more than twice what the best take, or 1 MiB more.
     overwrite : bool
@@ -422,6 +425,8 @@ def to_hdf5(
     What is not compressed can be mapped again by `from_hdf5`: chunks of a page or more begin at
     pages in a new file. In an open one they do if it was opened so:
     ``h5py.File(path, "w", alignment_threshold=4096, alignment_interval=4096)``.
+
+    A Ctrl-C is heeded between chunks; a second waits until what the first has stopped is removed.
 
     HDF5 looks each chunk up in a tree, and tells of it with some 50 bytes: chunks of one page,
     ``chunks=a.tiles``, store the least, but are slow to read through h5py.
@@ -457,17 +462,19 @@ def to_hdf5(
         if name in target:
             msg = f"{target.name!r} in {target.file.filename!r} has a {name!r} already"
             raise ValueError(msg)
-        write(array, target, name, chunks, options, shown=progress)
+        with held_off() as handle_signals:
+            write(array, target, name, chunks, options, handle_signals, shown=progress)
         return
     path = os.fsdecode(target)
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "overwrite=True replaces it", path)
     page = os.sysconf("SC_PAGESIZE")
     with (
-        replacing(path) as beside,
+        held_off() as handle_signals,
+        replacing(path, clobber=overwrite) as beside,
         h5py.File(beside.name, "w", alignment_threshold=page, alignment_interval=page) as file,
     ):
-        write(array, file, name, chunks, options, shown=progress)
+        write(array, file, name, chunks, options, handle_signals, shown=progress)
 
 
 def _check_options(array: StoredArray, options: dict[str, Any]) -> None:

@@ -20,10 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from math import prod
 from typing import Any, Literal
 
@@ -31,21 +28,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsearray._chunk_files import ChunkKeys, map_chunks
-from sparsearray._memory import available_memory
 from sparsearray._progress import progress_bar
 from sparsearray._text import size as written
-from sparsearray._tiling import Tiling, as_tiles
+from sparsearray._tiling import LARGEST_TILE, Tiling, as_tiles
+from sparsearray.blocks import boxes, join
 from sparsearray.stored import StoredArray
 from sparsearray.tiled import TiledArray
 
 from ._default_chunks import choose_chunks
+from ._room import Room
+from ._threads import by_threads
 from ._zarr_format import (
     Format,
     as_node_path,
     describe_missing,
     find_format,
     find_stored,
-    item_boxes,
     library,
     open_array,
 )
@@ -55,9 +53,8 @@ __all__ = ["from_zarr", "to_zarr"]
 
 _MODES = ("r", "r+", "c")
 _PIECE = 16 << 20  # bytes read at a time
-_MARGIN = 64 << 20  # bytes of memory that are left to others
-_LARGEST_TILE = (1 << 31) - 1
-_READERS = 4
+_AHEAD = 8  # pieces read before their turn, or less where they are large
+_MOST_AHEAD = 512 << 20  # bytes
 _CHUNK = 1 << 20  # bytes of a chunk, about, where much is stored
 
 Index = tuple[slice, ...]
@@ -106,9 +103,11 @@ def from_zarr(
         chunk; or chunks would have to be read, and `copy` or `mode` forbid it.
     TypeError
         It is a group; or items are Python objects, or of no fixed length.
+    KeyError
+        A group has no such array.
     OSError
-        A file cannot be opened; or there are more chunks than a process may have mappings (ENOMEM),
-        which ``vm.max_map_count`` sets: ``copy=True`` reads them.
+        A file cannot be opened, or is not there; or there are more chunks than a process may have
+        mappings (ENOMEM), which ``vm.max_map_count`` sets: ``copy=True`` reads them.
     MemoryError
         What is read does not fit into memory.
     ImportError
@@ -118,9 +117,9 @@ def from_zarr(
     -----
     Chunk files are mapped as they are if the array is in a local folder, without compression,
     filters, shards or another order than C, and a chunk has whole pages (of 4 KiB on most
-    machines). No descriptor is kept. Each chunk takes a mapping, and each gap between them another.
-    What others write to such chunks in place is seen; but zarr replaces them, and those that it
-    replaces or makes later are not: open the array once more.
+    machines) and less than 2 GiB. No descriptor is kept. Each chunk takes a mapping, and each gap
+    between them another. What others write to such chunks in place is seen; but zarr replaces them,
+    and those that it replaces or makes later are not: open the array once more.
 
     If somebody else makes a chunk file shorter, it is as with any array in a file: guarded calls,
     and all of numpy's functions on the array, raise AccessError. Pickled, such an array is a path.
@@ -176,7 +175,7 @@ def from_zarr(
         return _map(form, form.root, form.keys, mode, found or {})
     everything = found is None or fills
     if fills:
-        _check_room(array, form, missing)
+        Room(str(array.store_path), "zarr").check(missing * form.chunk_nbytes)
     return _read(array, form, {} if found is None else found, everything=everything, shown=progress)
 
 
@@ -189,6 +188,8 @@ def _why_copied(form: Format, *, fills: bool) -> str | None:
         return "how their keys are encoded is not known"
     if form.reason is not None:
         return form.reason
+    if form.chunk_nbytes > LARGEST_TILE:
+        return f"a chunk has {written(form.chunk_nbytes)}, and a tile less than 2 GiB"
     if form.chunk_nbytes % page:
         return f"the {form.chunk_nbytes} bytes of a chunk are no whole pages of {page}"
     return "those that are missing are to be filled" if fills else None
@@ -238,40 +239,41 @@ def _read(
     array: Any, form: Format, found: dict[int, str], *, everything: bool, shown: bool
 ) -> TiledArray:
     """Read chunks into memory; `everything`: also what is missing, or may be."""
-    tiles: Any = form.chunks if form.chunk_nbytes <= _LARGEST_TILE else "auto"
+    tiles: Any = form.chunks if form.chunk_nbytes <= LARGEST_TILE else "auto"
     made = TiledArray._zeros(form.shape, form.dtype, tiles)
-    numbers = np.arange(prod(form.grid)) if everything else np.fromiter(found, np.int64, len(found))
+    count = prod(form.grid)
+    if everything and count:
+        ranges = np.array([[0, count]])
+    else:
+        numbers = np.fromiter(found, np.int64, len(found))
+        ranges = join(np.stack([numbers, numbers + 1], axis=1))
     nbytes = prod(form.stored) * form.dtype.itemsize
     is_plain = form.root is not None and form.reason is None and not everything
     most = 1 if is_plain else max(_PIECE // nbytes, 1)
+    places = _item_boxes(form, ranges, most)
     reader = _PlainReader(form, found) if is_plain else array.__getitem__
-    unchecked = _PIECE
-    with progress_bar("from_zarr", len(numbers) * nbytes, shown=shown) as done:
-        for box, block in _ahead(reader, item_boxes(form, numbers, most)):
-            items = np.asarray(block, form.dtype)
-            unchecked += items.nbytes
-            if unchecked > _PIECE:
-                _check_memory(made, unchecked)
-                unchecked = 0
-            made._write_filled(box, items)
-            done(items.nbytes)
+    ahead = max(min(_AHEAD, _MOST_AHEAD // nbytes), 1)
+    total = int((ranges[:, 1] - ranges[:, 0]).sum()) * nbytes
+    room = Room(str(array.store_path), "zarr")
+    try:
+        room.check(min(ahead * nbytes, total))
+        with progress_bar("from_zarr", total, shown=shown) as done:
+            for box, block in by_threads(reader, places, ahead):
+                items = np.asarray(block, form.dtype)
+                room.take(items.nbytes)
+                made._write_filled(box, items)
+                done(items.nbytes)
+    except BaseException:
+        made.close()  # the error may keep it for long
+        raise
     return made
 
 
-def _ahead(read: Any, places: Iterator[Index]) -> Iterator[tuple[Index, NDArray[Any]]]:
-    """Read boxes by several threads, a few ahead of what is used."""
-    pool = ThreadPoolExecutor(_READERS, "sparsearray")
-    waiting: deque[tuple[Index, Future[NDArray[Any]]]] = deque()
-    try:
-        for box in islice(places, 2 * _READERS):
-            waiting.append((box, pool.submit(read, box)))
-        while waiting:
-            box, future = waiting.popleft()
-            block = future.result()
-            waiting.extend((other, pool.submit(read, other)) for other in islice(places, 1))
-            yield box, block
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _item_boxes(form: Format, ranges: NDArray[np.int64], most: int) -> Iterator[Index]:
+    """Cut ranges of chunks, or shards, into boxes of items: of so many of them, at most."""
+    for box in boxes(form.grid, ranges, most):
+        sides = zip(box, form.stored, form.shape, strict=True)
+        yield tuple(slice(s.start * side, min(s.stop * side, n)) for s, side, n in sides)
 
 
 class _PlainReader:
@@ -304,27 +306,6 @@ def _open_regular(path: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "a chunk that is no regular file", path)
     return fd
-
-
-def _check_room(array: Any, form: Format, missing: int) -> None:
-    """Raise MemoryError where chunks that are to be filled cannot fit."""
-    nbytes, free = missing * form.chunk_nbytes, available_memory()
-    if free is not None and free < nbytes:
-        msg = (
-            f"{array.store_path}: {describe_missing(form, missing)}: fill_missing=True would take "
-            f"{written(nbytes)}, and {written(free)} are free"
-        )
-        raise MemoryError(msg)
-
-
-def _check_memory(made: TiledArray, nbytes: int) -> None:
-    """Raise MemoryError, and drop what was read, before the system runs out."""
-    free = available_memory()
-    if free is not None and free < nbytes + _MARGIN:
-        stored = made.nbytes_stored
-        made.close()
-        msg = f"from_zarr: {written(stored)} of chunks were read, and {written(free)} are free"
-        raise MemoryError(msg)
 
 
 def to_zarr(
@@ -390,7 +371,8 @@ def to_zarr(
     zarr's codecs elsewhere. In a local folder a new array is put in its place when all of it is
     written, and nothing is left of it if that fails; in other stores what was written is removed
     then, if they can remove anything: a zip file cannot. Into one that is there chunks are written
-    one by one, and those of zeros removed last. As with zarr itself nobody waits for the disk.
+    one by one, and those of zeros removed last. A Ctrl-C is heeded between chunks; a second
+    waits until what the first has stopped is removed. As with zarr nobody waits for the disk.
 
     Examples
     --------
