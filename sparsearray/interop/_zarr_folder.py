@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sparsearray._new_file import beside, give_owner
 
 __all__ = ["replaced_folder"]
 
@@ -27,24 +27,24 @@ def replaced_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     faster. No signal may come between: see `held_off`.
     """
     if target.is_dir() and not any(target.iterdir()):
-        with _made(target, "") as beside:
-            yield beside
-            _move_into(beside, target)
+        with _made(target / "new") as made:
+            yield made
+            _move_into(made, target)
         return
     near = target.parent
     while not near.is_dir():
         near = near.parent
-    with _made(near, target.name) as beside:
-        mode = stat.S_IMODE(beside.stat().st_mode)
-        beside.chmod(0o700)
-        yield beside
+    with _made(near / target.name) as made:
+        mode = stat.S_IMODE(made.stat().st_mode)
+        made.chmod(0o700)
+        yield made
         target.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and target.exists():
-            _replace(target, beside)
+            _replace(target, made)
             return
-        beside.chmod(mode)
+        made.chmod(mode)
         try:
-            beside.rename(target)
+            made.rename(target)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise _is_there(target) from None
@@ -52,11 +52,9 @@ def replaced_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _made(near: Path, name: str) -> Iterator[Path]:
-    """Make a folder, which is removed at the end if it is still there."""
-    # As bytes: a name has 255 of them at most, however many a character takes.
-    label = os.fsdecode(os.fsencode(name)[:200])
-    made = near / f".{label}.{secrets.token_hex(6)}.tmp"
+def _made(target: Path) -> Iterator[Path]:
+    """Make a folder beside one, which is removed at the end if it is still there."""
+    made = beside(target)
     try:
         made.mkdir()
         yield made
@@ -64,16 +62,15 @@ def _made(near: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _replace(target: Path, beside: Path) -> None:
+def _replace(target: Path, made: Path) -> None:
     """Put a folder in the place of another, with its owner and mode."""
     facts = target.stat()
-    with suppress(PermissionError):
-        os.chown(beside, facts.st_uid, facts.st_gid)
-    beside.chmod(stat.S_IMODE(facts.st_mode))
-    old = beside.with_suffix(".old")
+    give_owner(made, facts)
+    made.chmod(stat.S_IMODE(facts.st_mode))
+    old = made.with_suffix(".old")
     target.rename(old)
     try:
-        beside.rename(target)
+        made.rename(target)
     except BaseException:
         old.rename(target)
         raise
