@@ -19,8 +19,9 @@ from sparsearray.array import SparseArray
 from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
+from ._dask_boxes import Box, blocks_in, copy_of
 from ._dask_constant import constant
-from ._dask_part import Box, Part, blocks_in, copy_of, part_of, register
+from ._dask_part import Part, part_of, register
 
 __all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
 

@@ -22,7 +22,8 @@ from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
-from ._dask_part import Box, Part, slow_axis, stored_corners
+from ._dask_boxes import Box, slow_axis, stored_corners
+from ._dask_part import Part
 from ._dask_source import Piece, Source, Target, identity_of, load
 
 if TYPE_CHECKING:
