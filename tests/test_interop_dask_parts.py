@@ -1,9 +1,5 @@
 """Chunks with holes: what tasks can do to them, and what dask's own functions make of them."""
 
-import os
-import pickle
-import time
-
 import numpy as np
 import pytest
 
@@ -283,74 +279,6 @@ def test_overlaps_that_fill_are_refused(large):
     x = large.map_overlap(np.copy, depth=1, boundary="none")
     with pytest.raises(TypeError, match=r"np\.copy would fill the holes, of 1 TiB in a chunk"):
         x.sum().compute()
-
-
-# Names, files, and what is missing
-
-
-def test_flushed_writes_give_another_name(tmp_path):
-    """What a window writes to a page that was written before is a change after `flush`."""
-    path = tmp_path / "a.npy"
-    array = sparsearray.open(path, "w+", shape=(1000, 1000))
-    window = array[:]
-    window[5] = 1
-    time.sleep(0.05)  # ticks of a file system's clock
-    first = sparsearray.open(path)
-    name = first.to_dask().name
-    assert first.to_dask().name == name
-    time.sleep(0.05)
-    window[5] = 2
-    array.flush()
-    assert sparsearray.open(path).to_dask().name != name
-    for other in sparsearray.open(path), sparsearray.open(path, "c"):
-        time.sleep(0.05)
-        before = path.stat()
-        other.flush()  # of what is not mapped for writing
-        assert path.stat().st_mtime_ns == before.st_mtime_ns
-
-
-@pytest.mark.parametrize("stitched", [False, True], ids=["one", "many"])
-def test_flush_sets_the_time(tmp_path, stitched):
-    """So it is of all files in the range that can be written, however they are held open."""
-    paths = [tmp_path / f"{n}.npy" for n in range(3)]
-    for path in paths:
-        with sparsearray.open(path, "w+", shape=(512, 8)) as made:  # its items start at a page
-            made[...] = 1
-    if stitched:
-        array = sparsearray.stitch(paths, mode="r+")
-    else:
-        array = sparsearray.open(paths[0], "r+")
-        del paths[1:]
-    array[:][:] = 2
-    array.flush()
-    for path in paths:
-        os.utime(path, ns=(0, 0))
-    array[:][:] = 3
-    array.flush()
-    for path in paths:
-        assert path.stat().st_mtime_ns > 0
-        assert path.stat().st_atime_ns == 0
-
-
-@pytest.mark.parametrize("replaced", [False, True], ids=["gone", "replaced"])
-@pytest.mark.parametrize("chunks", ["stored", "auto"])
-def test_a_file_that_is_gone(tmp_path, tiles, chunks, replaced):
-    """In the process that has it open it is computed as before; it cannot travel, and says so."""
-    path = tmp_path / "a.npy"
-    with sparsearray.open(path, "w+", shape=(300, 70), tiles=tiles) as array:
-        array[5] = 2
-    x = sparsearray.open(path).to_dask(chunks)
-    path.unlink()
-    if replaced:
-        path.write_bytes(b"another one")
-    assert x.sum().compute() == 140
-    assert x[5].compute().tolist() == [2] * 70
-    (block,) = x.persist().to_delayed().flat
-    assert np.asarray(block.compute()).sum() == 140
-    if chunks == "stored":
-        (part,) = dask.compute(*x.map_blocks(lambda one: [one], meta=x._meta).to_delayed().flat)
-        with pytest.raises(FileNotFoundError, match="cannot travel by its path"):
-            pickle.dumps(part)
 
 
 def test_without_dask(run_ok):
