@@ -150,3 +150,36 @@ def test_a_file_that_is_gone(tmp_path, tiles, chunks, replaced):
         (part,) = dask.compute(*x.map_blocks(lambda one: [one], meta=x._meta).to_delayed().flat)
         with pytest.raises(FileNotFoundError, match="cannot travel by its path"):
             pickle.dumps(part)
+
+
+def write_hdf5(path, value):
+    """Write a dataset, each time at another place of the same file."""
+    h5py = pytest.importorskip("h5py", reason="the extra 'hdf5' is not installed")
+    with h5py.File(path, "w") as file:
+        file["before"] = np.full(5000 * value, 7.0)
+        file["data"] = np.full((300, 70), float(value))
+    return lambda: sparsearray.from_hdf5(path, "data")
+
+
+def write_zarr(path, value):
+    """Fill one more chunk, each time with files that replace the former."""
+    zarr = pytest.importorskip("zarr", reason="the extra 'zarr' is not installed")
+    options = {"shape": (64, 1024), "chunks": (8, 1024), "dtype": "f8", "compressors": None}
+    array = zarr.open_array(path) if path.exists() else zarr.create_array(path, **options)
+    array[: 8 * value] = value
+    return lambda: sparsearray.from_zarr(path)
+
+
+@pytest.mark.parametrize("write", [write_hdf5, write_zarr])
+def test_what_another_library_has_written(write, tmp_path):
+    """It has another name in dask, and is opened again where tasks had it open."""
+    path = tmp_path / "data"
+    for value in 1, 2, 3:
+        reopen = write(path, value)
+        array, expected = reopen(), float(reopen().sum())
+        x = array.to_dask()
+        assert pickle.loads(pickle.dumps(x)).sum().compute() == expected
+        assert reopen().to_dask().name == x.name
+        time.sleep(0.05)  # ticks of a file system's clock
+        write(path, value + 1)
+        assert reopen().to_dask().name != x.name

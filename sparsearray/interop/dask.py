@@ -24,7 +24,7 @@ from sparsearray.stored import StoredArray
 
 from ._dask_boxes import Box, slow_axis, stored_corners
 from ._dask_part import Part
-from ._dask_source import Piece, Source, Target, identity_of, load
+from ._dask_source import Piece, Source, Target, folder_state, identity_of, load
 
 if TYPE_CHECKING:
     import dask.array
@@ -274,9 +274,10 @@ def make_token(array: StoredArray) -> Any:
     if array.mode == "r":
         with suppress(OSError):  # another file is at its path by now
             found = array._store._storage.reference(array)
-    files = None if found is None else identity_of(found, times=True)
+    files = None if found is None else identity_of(found[1][0], times=True)
     if found is not None and files is not None and len(files[0]) > 2:
-        return type(array).__name__, found[0].__name__, str(found[1]), files
+        state = folder_state(array.path)
+        return type(array).__name__, found[0].__name__, str(found[1]), files, state
     # Raises where dask is told to take no name that is new each time.
     needed("dask.tokenize", "tokenize", "dask").normalize_token(object())
     return uuid4().hex
