@@ -1,6 +1,7 @@
 """Arrays that dask arrays are stored in: from threads and other processes, and what is refused."""
 
 import pickle
+import re
 import subprocess
 import sys
 from functools import partial
@@ -181,3 +182,23 @@ def test_memory_is_no_target_for_other_processes(source, kind, tmp_path):
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
     )
     assert "lies in memory of another process" in done.stderr
+
+
+@pytest.mark.parametrize("made", [(1, 1), (50, 1), (60, 60), ()], ids=str)
+@pytest.mark.parametrize("kind", ["rows", "tiles"])
+def test_chunks_that_are_not_what_was_said(kind, made, tmp_path):
+    """A function that returns a chunk of another shape is found out, and nothing is read past it."""
+    x = da.zeros((100, 100), "f4", chunks=50)
+    wrong = x.map_blocks(lambda _: np.ones(made, "f4"), chunks=x.chunks, meta=x._meta)
+    target = make_target(kind, x.shape, tmp_path)
+    with pytest.raises(ValueError, match=rf"has shape {re.escape(str(made))}, .* \(50, 50\)"):
+        store(wrong, target)
+    assert not target.nbytes_stored
+
+
+def test_a_region_for_all():
+    """A slice is one region for all sources, as a tuple of slices is."""
+    targets = [sparsearray.zeros((10, 4)) for _ in range(2)]
+    store([da.ones((3, 4)), da.ones((3, 4)) * 2], targets, regions=np.s_[5:8])
+    assert [target[5:8].sum() for target in targets] == [12, 24]
+    assert [target.sum() for target in targets] == [12, 24]

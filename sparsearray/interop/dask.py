@@ -319,7 +319,8 @@ def store(
         A source is no dask array, or a target none of our arrays; or a target lies in memory that
         workers cannot reach.
     ValueError
-        A shape does not fit, or is not known; or a target is read-only.
+        A shape does not fit, or is not known, or is not that of the chunk that a function made; or
+        a target is read-only.
     AccessError
         The disk is full or fails.
 
@@ -344,7 +345,7 @@ def store(
     base = needed("dask", "store", "dask")
     if not isinstance(sources, list | tuple):
         sources, targets, regions = [sources], [targets], [regions]
-    if regions is None or (regions and isinstance(regions, tuple) and _is_index(regions)):
+    if regions is None or _is_region(regions):
         regions = [regions] * len(sources)
     if not len(sources) == len(targets) == len(regions):
         msg = f"store: {len(sources)} sources, {len(targets)} targets and {len(regions)} regions"
@@ -357,8 +358,10 @@ def store(
     return base.delayed(_done)(list(base.optimize(*layers)))
 
 
-def _is_index(region: tuple[Any, ...]) -> bool:
-    return all(isinstance(side, slice | int) for side in region)
+def _is_region(regions: Any) -> bool:
+    """Tell one region, for all sources, from a sequence of them."""
+    sides = regions if isinstance(regions, tuple) else (regions,)
+    return bool(sides) and all(isinstance(side, slice | int) for side in sides)
 
 
 def _done(_: Any) -> None:
@@ -427,6 +430,10 @@ def _write(chunk: Any, target: Target, box: Box, corner: tuple[int, ...]) -> NDA
         slice(side.start + at, side.stop + at) for side, at in zip(box, corner, strict=True)
     )
     items = chunk if isinstance(chunk, StoredArray) else np.asarray(chunk)
+    shape = tuple(side.stop - side.start for side in box)
+    if items.shape != shape:
+        msg = f"store: the chunk for {key} has shape {items.shape}, where dask was told of {shape}"
+        raise ValueError(msg)
     if any(side.stop > n for side, n in zip(key, array.shape, strict=True)):
         msg = f"store: the target has shape {array.shape} by now; this chunk goes to {key}"
         raise ValueError(msg)
