@@ -346,6 +346,15 @@ def test_what_blocks_become_can_be_written(holding):
     same(array.to_dask((100, 700)).map_blocks(change).compute(), expected + 1)
 
 
+def test_chunks_of_zeros_as_other_items():
+    """A chunk that is a hole can be viewed as items of another size, as any can."""
+    array = sparsearray.zeros((20, P))
+    array[:10] = 1
+    x = array.to_dask((10, P))
+    found = x.map_blocks(lambda block: block.view("i2"), chunks=(10, 4 * P), dtype="i2")
+    same(found.compute(), array[...].view("i2"))
+
+
 # Refused
 
 

@@ -156,6 +156,17 @@ def test_products(tiles):
     same((w @ x.T).compute(), w @ dense.T)
 
 
+def test_points(tiles):
+    """Points are asked for of chunks by numbers of numpy's, also where all chunks are as long."""
+    dense = np.arange(1.0, 4097).reshape(1024, 4)
+    array = sparsearray.zeros(dense.shape, tiles=tiles)
+    array[...] = dense
+    x = stored(array, "8KiB")
+    assert len(set(x.chunks[0])) == 1
+    points = [1, 500, 1000], [3, 0, 1]
+    np.testing.assert_array_equal(x.vindex[points].compute(), dense[points], strict=True)
+
+
 def test_percentiles(tiles):
     """Dask asks a table for percentiles, and for plain arrays."""
     dense = np.zeros(40_000)

@@ -77,6 +77,13 @@ class Constant(np.ndarray[Any, Any]):
             return _filled(_item(self), self.shape, order)
         return _plain(self).copy(order)
 
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """Show the items as others; of another size they are an array of its own."""
+        try:
+            return super().view(*args, **kwargs)
+        except ValueError:
+            return self.copy().view(*args, **kwargs)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self._is_one:
             return _plain(self).__reduce_ex__(protocol)
@@ -116,7 +123,7 @@ def _plain(array: Any) -> Any:
 
 def _item(array: Constant) -> NDArray[Any]:
     """Take one item, with as many axes."""
-    found: NDArray[Any] = array.view(np.ndarray)[(slice(0, 1),) * array.ndim]
+    found: NDArray[Any] = _plain(array)[(slice(0, 1),) * array.ndim + (...,)]
     return found
 
 

@@ -236,7 +236,8 @@ class Pieces:
         return filled
 
     def __getitem__(self, numbers: tuple[int, ...]) -> Piece:
-        box = tuple(axis.side(i) for axis, i in zip(self._axes, numbers, strict=True))
+        # dask asks for some by numbers of numpy's.
+        box = tuple(axis.side(int(i)) for axis, i in zip(self._axes, numbers, strict=True))
         place = int(np.ravel_multi_index(numbers, self._shape)) if numbers else 0
         if not self._filled[place >> 3] >> (7 - place % 8) & 1:
             return Piece(None, box, "empty" if self._by_data else "zeros", self._dtype)
