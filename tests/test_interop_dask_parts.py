@@ -1,5 +1,8 @@
 """Chunks with holes: what tasks can do to them, and what dask's own functions make of them."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -39,6 +42,12 @@ def stored(array, nbytes="3KiB"):
         made = array.to_dask("stored")
     assert made.npartitions > 1
     return made
+
+
+def own_memory():
+    """Tell how much memory this process has that is not a file's."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("RssAnon:")[2].split()[0]) << 10
 
 
 # They are read-only
@@ -265,6 +274,30 @@ def test_stacks_skip_holes(large):
     assert da.stack([large, large * 2]).sum().compute() == 18
     assert da.flip(large, 1).max().compute() == 3
     assert large.map_overlap(lambda block: block, depth=1, boundary="none").sum().compute() == 6
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_results_take_memory_for_what_is_stored(tiles):
+    """Chunks are put together over zeros that nobody has touched."""
+    array = sparsearray.zeros((1 << 14, 1 << 13), tiles=tiles)
+    array[::2000] = 1
+    x = stored(array, "256KiB")
+    before = own_memory()
+    found = x.compute()
+    assert own_memory() - before < found.nbytes // 4
+    assert found.sum() == array.sum()
+
+
+def test_results_that_do_not_fit(tiles, monkeypatch):
+    """They are refused as a whole, also where each chunk would fit."""
+    array = sparsearray.zeros((1 << 12, 1 << 12), tiles=tiles)
+    array[::20] = 1
+    x = stored(array, "256KiB")
+    module = sys.modules["sparsearray._memory"]
+    monkeypatch.setattr(module, "UNCHECKED", 0)
+    monkeypatch.setattr(module, "available_memory", lambda: 100 << 20)
+    with pytest.raises(MemoryError, match=r"shape \(4096, 4096\) .* 128 MiB, and 100 MiB are free"):
+        x.compute()
 
 
 FILLING = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from inspect import signature
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -137,11 +138,14 @@ class Part(StoredArray):
 
     def copy(self) -> Any:  # of another type than those of other arrays: dask finishes with it
         """Make a plain ndarray, if memory can hold it."""
-        check_copy(self.shape, self.dtype)
-        made = np.zeros(self.shape, self.dtype)
-        for box, block in self.blocks():
-            made[box] = block
+        made = np.zeros(check_copy(self.shape, self.dtype), self.dtype)
+        self._copy_to(made)
         return made
+
+    def _copy_to(self, zeros: NDArray[Any]) -> None:
+        """Copy what is stored into an ndarray of zeros."""
+        for box, block in self.blocks():
+            zeros[box] = block
 
     def __copy__(self) -> Part:
         return Part(self._array.copy(), own=True)
@@ -363,23 +367,50 @@ def _check_small(what: str, nbytes: int) -> None:
 
 
 def _assembled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Put plain ndarrays of parts together, or of one of them make a copy."""
-    if func is np.concatenate:  # dask makes results so, as large as they are
-        parts = args[0] if args and isinstance(args[0], list | tuple) else ()
-        kinds = {getattr(one, "dtype", None) for one in parts}
-        dtype = kinds.pop() if len(kinds) == 1 else None
-        swapped = dtype is not None and not dtype.isnative  # numpy makes it native
-        if len(parts) == 1 and isinstance(parts[0], Part) and (swapped or _nbytes(parts) > _DENSE):
-            return parts[0]
-        if swapped and kwargs.get("axis"):
-            # dask then copies chunk by chunk into one array, instead of axis by axis.
-            msg = f"np.concatenate makes another dtype of {dtype}"
-            raise TypeError(msg)
-        if swapped and "out" not in kwargs and len(args) < 3:
-            kwargs.setdefault("dtype", dtype)
-    else:
+    """Put parts together as a plain ndarray, or of one of them make a copy."""
+    if func is not np.concatenate:
         _check_small(f"np.{func.__name__} would fill the holes", _nbytes((args, kwargs)))
+    elif len(args) < 3 and not kwargs.keys() - {"axis"}:  # dask makes results so
+        found = _concatenated(*args, **kwargs)
+        if found is not None:
+            return found
     return func(*_arrays(args), **_arrays(kwargs))
+
+
+def _concatenated(arrays: Any, axis: Any = 0) -> Any:
+    """
+    Concatenate arrays of one dtype, and keep it; None for what numpy has to say more of.
+
+    Memory is taken for what is stored only: all else of the result is zeros as the system has them.
+    """
+    parts = list(arrays) if isinstance(arrays, list | tuple) else []
+    if not parts or not all(isinstance(one, Part | np.ndarray) for one in parts):
+        return None
+    first = parts[0]
+    if any(one.dtype != first.dtype for one in parts) or axis not in range(first.ndim):
+        return None
+    if any(
+        one.ndim != first.ndim
+        or one.shape[:axis] + one.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]
+        for one in parts
+    ):
+        return None
+    if len(parts) == 1:
+        return first
+    if axis and not first.dtype.isnative:
+        # numpy, of which dask asks the other axes, makes it native. It has another way, too.
+        msg = f"np.concatenate makes another dtype of {first.dtype}"
+        raise TypeError(msg)
+    stops = list(accumulate(one.shape[axis] for one in parts))
+    shape = (*first.shape[:axis], stops[-1], *first.shape[axis + 1 :])
+    made = np.zeros(check_copy(shape, first.dtype), first.dtype)
+    for one, stop in zip(parts, stops, strict=True):
+        target = made[(*(slice(None),) * axis, slice(stop - one.shape[axis], stop))]
+        if isinstance(one, Part):
+            one._copy_to(target)
+        else:
+            target[...] = one
+    return made
 
 
 def _nbytes(value: Any) -> int:
