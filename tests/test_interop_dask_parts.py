@@ -1,5 +1,6 @@
 """Chunks with holes: what tasks can do to them, and what dask's own functions make of them."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -257,6 +258,19 @@ def test_slices_skip_holes(large, how):
     if how == "new axes":
         corner = np.s_[:2000, :, -10:, :]
     np.testing.assert_array_equal(found[corner].compute(), wanted, strict=True)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_copies_keep_holes(large, how):
+    """Python's copies of a chunk have holes, and can be changed; the chunk stays as it is."""
+
+    def change(block):
+        made = how(block)
+        made[0, 0] = 5
+        return made
+
+    assert large.map_blocks(change, meta=large._meta).sum().compute() == 11
+    assert large.sum().compute() == 6
 
 
 def test_rows_skip_holes():
