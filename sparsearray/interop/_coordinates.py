@@ -13,6 +13,7 @@ from sparsearray._boxes import Index, strides_of
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._text import size as written
 from sparsearray._zero import is_zero_bytes
+from sparsearray.stored import StoredArray
 
 from ._cells import unique
 
@@ -24,10 +25,14 @@ _MANY = 1 << 20  # items set together
 Coords = tuple[NDArray[Any], ...]
 
 
-def check_numbers(dtype: np.dtype, what: str, kinds: str = "biufc") -> None:
-    """Raise TypeError for items that are no numbers of the machine."""
-    if dtype.kind not in kinds:
-        msg = f"{what}: items of {dtype} are none that it has"
+def check_numbers(array: Any, what: str, library: str) -> None:
+    """Raise TypeError for no array of ours, and for items that are no numbers of the machine."""
+    if not isinstance(array, StoredArray):
+        msg = f"{what} takes a SparseArray or a TiledArray, not {type(array).__name__}"
+        raise TypeError(msg)
+    dtype = array.dtype
+    if dtype.kind not in "biufc":
+        msg = f"{what}: {library} has no items of {dtype}"
         raise TypeError(msg)
     if not dtype.isnative:
         msg = f"{what}: {dtype} is not this machine's byte order; a.astype({dtype.char!r}) is"
