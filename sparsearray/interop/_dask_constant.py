@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sparsearray._zero import is_zero_bytes
+
 __all__ = ["Constant", "constant"]
 
 # What gives zero of zeros, however many there are.
@@ -109,12 +111,9 @@ def constant(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
 
 def _filled(item: NDArray[Any], shape: tuple[int, ...], order: Any = "C") -> NDArray[Any]:
     """Make a plain array of one item; of zeros it takes no memory before it is written to."""
-    found: NDArray[Any]
-    if item.tobytes().strip(b"\0"):
-        found = np.full(shape, item.reshape(()), item.dtype, order)
-    else:
-        found = np.zeros(shape, item.dtype, order)
-    return found
+    if is_zero_bytes(item):
+        return np.zeros(shape, item.dtype, order)
+    return np.full(shape, item.reshape(()), item.dtype, order)
 
 
 def _plain(array: Any) -> Any:
