@@ -268,7 +268,7 @@ def test_chunks_by_what_is_stored(terabyte):
     assert x[x > 5].compute().tolist() == [500_000, 1_000_000]
     with dask.config.set({"array.chunk-size": 2 * P}):
         two = terabyte.to_dask("stored")
-    assert two.chunks == ((500_000, 548_576), (131_072,)) or two.numblocks == (2, 1)
+    assert two.numblocks == (2, 1)
     assert two.sum().compute() == 1_500_003
     with dask.config.set({"array.chunk-size": P}):
         many = terabyte.to_dask("stored")

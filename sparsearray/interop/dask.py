@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from sparsearray._optional import needed
 from sparsearray._zero import is_zero_bytes
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import dask.array
 
 __all__ = ["from_array", "store"]
+
+Chunks = tuple[tuple[int, ...], ...]
 
 
 def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> dask.array.Array:
@@ -88,7 +90,7 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     >>> y.numblocks, (y[:1000] + 1).min().compute()
     ((8192, 1), np.float64(1.0))
     """
-    da = needed("dask.array", "from_array", "dask")
+    library = _library("from_array")
     if not isinstance(array, StoredArray) or isinstance(array, Part):
         msg = f"from_array takes a SparseArray or a TiledArray, not {type(array).__name__}"
         raise TypeError(msg)
@@ -98,47 +100,55 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     corners = stored_corners(array)
     by_data = isinstance(chunks, str) and chunks == "stored" and array.ndim > 0
     if by_data or not array.ndim or (not array.size and isinstance(chunks, str)):
-        sizes = _stored_chunks(array)
+        sizes = _stored_chunks(library, array)
     else:
-        sizes = _plain_chunks(array, chunks)
+        sizes = _plain_chunks(library, array, chunks)
     if name is None:
-        name = f"sparsearray-{da.core.tokenize(array, sizes, by_data)}"
+        name = f"sparsearray-{library.tokenize.tokenize(array, sizes, by_data)}"
     pieces = Pieces(Source(array), sizes, array.dtype, corners, by_data=by_data)
     axes = tuple(range(array.ndim))
-    blockwise = needed("dask.blockwise", "from_array", "dask")
-    numbers = tuple(map(len, sizes))
-    layer = blockwise.blockwise(
-        load, name, axes, blockwise.BlockwiseDepDict(pieces, numbers), axes, numblocks={}
+    given = library.blockwise.BlockwiseDepDict(pieces, tuple(map(len, sizes)))
+    layer = library.blockwise.blockwise(load, name, axes, given, axes, numblocks={})
+    return _array_of(library, name, layer, sizes, array.dtype)
+
+
+def _library(what: str) -> Any:
+    """Import dask with its arrays, which import all that is used of it here."""
+    needed("dask.array", what, "dask")
+    return needed("dask", what, "dask")
+
+
+def _array_of(
+    library: Any, name: str, layer: Any, chunks: Chunks, dtype: DTypeLike, *sources: Any
+) -> dask.array.Array:
+    """Make the dask array of a layer that is made of others."""
+    graph = library.highlevelgraph.HighLevelGraph.from_collections(name, layer, sources)
+    made: dask.array.Array = library.array.Array(
+        graph, name, chunks, meta=np.empty((0,) * len(chunks), dtype)
     )
-    graph = needed("dask.highlevelgraph", "from_array", "dask").HighLevelGraph
-    meta = np.empty((0,) * array.ndim, array.dtype)
-    made: dask.array.Array = da.Array(graph.from_collections(name, layer), name, sizes, meta=meta)
     return made
 
 
-def _plain_chunks(array: StoredArray, chunks: Any) -> tuple[tuple[int, ...], ...]:
+def _plain_chunks(library: Any, array: StoredArray, chunks: Any) -> Chunks:
     """Find the chunks as dask does, along what lies together."""
-    core = needed("dask.array.core", "from_array", "dask")
     previous = getattr(array, "tiles", None)
     if isinstance(chunks, str) and chunks == "auto" and previous is None and array.size:
         axis = slow_axis(array)
         row = array.nbytes // max(array.shape[axis], 1)
-        if row <= _chunk_nbytes():
+        if row <= _chunk_nbytes(library):
             chunks = {k: "auto" if k == axis else -1 for k in range(array.ndim)}
-    found: tuple[tuple[int, ...], ...] = core.normalize_chunks(
+    found: Chunks = library.array.core.normalize_chunks(
         chunks, array.shape, dtype=array.dtype, previous_chunks=previous
     )
     return found
 
 
-def _chunk_nbytes() -> int:
-    config = needed("dask.config", "from_array", "dask")
-    parse = needed("dask.utils", "from_array", "dask").parse_bytes
-    nbytes: int = parse(config.get("array.chunk-size"))
+def _chunk_nbytes(library: Any) -> int:
+    nbytes: int = library.utils.parse_bytes(library.config.get("array.chunk-size"))
     return nbytes
 
 
-def _stored_chunks(array: StoredArray) -> tuple[tuple[int, ...], ...]:
+def _stored_chunks(library: Any, array: StoredArray) -> Chunks:
     """Cut an array into ranges of rows that hold about as much as a chunk may have bytes."""
     whole = tuple((n,) for n in array.shape)
     if not array.nbytes or not array.ndim:
@@ -153,7 +163,7 @@ def _stored_chunks(array: StoredArray) -> tuple[tuple[int, ...], ...]:
         step = store.tiling.tile_steps[0]
     held = extents[:, 1] - extents[:, 0]
     total = np.cumsum(held)
-    most = _chunk_nbytes()
+    most = _chunk_nbytes(library)
     count = int(total[-1]) // most if len(total) else 0
     # Where so much lies before: within an extent, or at its start.
     wanted = np.arange(1, count + 1) * most
@@ -204,7 +214,7 @@ class Pieces:
     def __init__(
         self,
         source: Source,
-        chunks: tuple[tuple[int, ...], ...],
+        chunks: Chunks,
         dtype: np.dtype,
         corners: tuple[NDArray[np.int64], NDArray[np.int64]],
         *,
@@ -342,8 +352,7 @@ def store(
     >>> a.sum(), a.nbytes_stored < 1000 * 4096 * 3
     (np.float64(1000.0), True)
     """
-    da = needed("dask.array", "store", "dask")
-    base = needed("dask", "store", "dask")
+    library = _library("store")
     if not isinstance(sources, list | tuple):
         sources, targets, regions = [sources], [targets], [regions]
     if regions is None or _is_region(regions):
@@ -352,11 +361,11 @@ def store(
         msg = f"store: {len(sources)} sources, {len(targets)} targets and {len(regions)} regions"
         raise ValueError(msg)
     plans = zip(sources, targets, regions, strict=True)
-    layers = [_storing(da, *plan) for plan in plans]
+    layers = [_storing(library, *plan) for plan in plans]
     if compute:
-        base.compute(layers, **kwargs)
+        library.compute(layers, **kwargs)
         return None
-    return base.delayed(_done)(list(base.optimize(*layers)))
+    return library.delayed(_done)(list(library.optimize(*layers)))
 
 
 def _is_region(regions: Any) -> bool:
@@ -369,9 +378,9 @@ def _done(_: Any) -> None:
     """End what stores."""
 
 
-def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
+def _storing(library: Any, source: Any, target: Any, region: Any) -> Any:
     """Make the dask array whose chunks are stored when it is computed."""
-    if not isinstance(source, da.Array):
+    if not isinstance(source, library.array.Array):
         msg = f"store takes dask arrays, not {type(source).__name__}"
         raise TypeError(msg)
     if not isinstance(target, StoredArray) or isinstance(target, Part):
@@ -385,9 +394,7 @@ def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
     np.zeros(1, target.dtype)[...] = np.zeros(1, source.dtype)  # numpy's error of what cannot be
     name = f"store-{uuid4().hex}"
     axes = tuple(range(source.ndim))
-    blockwise = needed("dask.blockwise", "store", "dask")
-    layers = needed("dask.layers", "store", "dask")
-    layer = blockwise.blockwise(
+    layer = library.blockwise.blockwise(
         _write,
         name,
         axes,
@@ -395,16 +402,14 @@ def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
         axes,
         Target(target),
         None,
-        layers.ArraySliceDep(source.chunks),
+        library.layers.ArraySliceDep(source.chunks),
         axes,
         corner,
         None,
         numblocks={source.name: source.numblocks},
     )
-    graph = needed("dask.highlevelgraph", "store", "dask").HighLevelGraph
     chunks = tuple((1,) * n for n in source.numblocks)
-    whole = graph.from_collections(name, layer, dependencies=[source])
-    return da.Array(whole, name, chunks, meta=np.empty((0,) * source.ndim, bool))
+    return _array_of(library, name, layer, chunks, bool, source)
 
 
 def _corner(shape: tuple[int, ...], target: StoredArray, region: Any) -> tuple[int, ...]:
