@@ -191,6 +191,20 @@ def test_percentiles(tiles):
     assert type(one.to_backend("numpy").blocks[0].persist().compute()) is np.ndarray
 
 
+def test_tables_that_travel_know_parts(run_ok):
+    """Graphs take dask's tables along: they know chunks with holes before any task has run."""
+    run_ok(
+        """
+        import pickle
+        import sparsearray
+        from dask.array.dispatch import percentile_lookup
+        sparsearray.zeros(9).to_dask("stored")
+        from sparsearray.interop._dask_part import Part
+        pickle.loads(pickle.dumps(percentile_lookup)).dispatch(Part)
+        """
+    )
+
+
 @pytest.mark.parametrize("dtype", [">i4", ">f8", "<M8[s]", ">M8[s]"])
 def test_order_of_bytes(tiles, dtype):
     """Whatever the number of chunks, the dtype is the one that was said."""

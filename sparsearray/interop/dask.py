@@ -23,7 +23,7 @@ from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
 from ._dask_boxes import Box, slow_axis, stored_corners
-from ._dask_part import Part
+from ._dask_part import Part, register
 from ._dask_source import Piece, Source, Target, folder_state, identity_of, load
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
         sizes = _plain_chunks(library, array, chunks)
     if name is None:
         name = f"sparsearray-{library.tokenize.tokenize(array, sizes, by_data)}"
+    if by_data:
+        register()  # here, too: graphs take dask's tables along to the workers
     pieces = Pieces(Source(array), sizes, array.dtype, corners, by_data=by_data)
     axes = tuple(range(array.ndim))
     given = library.blockwise.BlockwiseDepDict(pieces, tuple(map(len, sizes)))
