@@ -21,6 +21,7 @@ __all__ = [
     "dense",
     "first_hole",
     "flat_bounds",
+    "flat_numbers",
     "is_blocked",
     "reader",
     "stand_in",
@@ -143,6 +144,14 @@ def corners(indices: Sequence[Index], ndim: int) -> tuple[NDArray[np.int64], NDA
 def strides_of(shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Return the step of each axis in C order, in items."""
     return np.array([prod(shape[k + 1 :]) for k in range(len(shape))], np.int64)
+
+
+def flat_numbers(places: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Number items in C order by their places along each axis, of any integer dtype."""
+    found = np.zeros(len(places[0]), np.int64)
+    for column, step in zip(places, strides_of(shape).tolist(), strict=True):
+        found += column.astype(np.int64, copy=False) * step
+    return found
 
 
 def flat_bounds(

@@ -81,7 +81,7 @@ class Conversions:
         path : str
             Of a new array in the store.
         chunks : int, tuple of ints or 'auto', optional
-            Of a new array: by default the tiles, or what zarr chooses for arrays in C order.
+            Of a new array: by default the tiles, or of other arrays what suits what they hold.
         overwrite : bool
             Replace what is there.
         progress : bool

@@ -65,7 +65,7 @@ class Coordinates:
             if isinstance(part, np.ndarray):
                 if part.dtype == bool:  # True or False, which stands for no axis
                     continue
-                numbers = np.where(part < 0, part + shape[axis], part).astype(np.int64)
+                numbers = _from_start(part, shape[axis])
                 after = ndim - before - len(together)
                 self.axes.append(numbers.reshape(numbers.shape + (1,) * after))
                 axis += 1
@@ -205,4 +205,10 @@ def _side(part: Any, n: int, axis: int) -> tuple[range | NDArray[np.int64], bool
         return range(at % n, at % n + 1), False
     if found.dtype == bool:
         return np.flatnonzero(found), True
-    return np.where(found < 0, found + n, found).astype(np.int64), True
+    return _from_start(found, n), True
+
+
+def _from_start(numbers: NDArray[Any], n: int) -> NDArray[np.int64]:
+    """Count places from the start of an axis of length n, those below zero too."""
+    wide = numbers.astype(np.int64)  # n may be more than their dtype has
+    return np.where(wide < 0, wide + n, wide)

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._boxes import corners, dense, first_hole, is_blocked, reader, stand_in, strides_of
+from ._boxes import (
+    corners,
+    dense,
+    first_hole,
+    flat_numbers,
+    is_blocked,
+    reader,
+    stand_in,
+    strides_of,
+)
 from ._lanes import (
     Lanes,
     Mapped,
@@ -137,7 +146,7 @@ def nonzero(a: Any) -> tuple[NDArray[np.int64], ...]:
     empty = np.zeros(0, np.int64)
     places = [np.concatenate([empty, *column]) for column in columns]
     if len(places[0]) > 1:
-        flat = _flat(places, a.shape)
+        flat = flat_numbers(places, a.shape)
         if not (flat[1:] > flat[:-1]).all():
             # Boxes that span only part of a row interleave.
             order = np.argsort(flat)
@@ -145,17 +154,10 @@ def nonzero(a: Any) -> tuple[NDArray[np.int64], ...]:
     return tuple(places)
 
 
-def _flat(places: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    flat = np.zeros(len(places[0]), np.int64)
-    for column, step in zip(places, strides_of(shape).tolist(), strict=True):
-        flat += column * step
-    return flat
-
-
 @implements(FUNCTIONS, np.flatnonzero)
 def flatnonzero(a: Any) -> NDArray[np.int64]:
     """Find where items are not zero, counting in C order, as `numpy.flatnonzero`."""
-    return _flat(nonzero(a), a.shape)
+    return flat_numbers(nonzero(a), a.shape)
 
 
 @implements(FUNCTIONS, np.argwhere)
@@ -313,7 +315,7 @@ def _unique_parts(a: Any, places: bool, equal_nan: bool) -> Any:
         )
         inside = np.unravel_index(first, block.shape)
         where = [at + along.start for at, along in zip(inside, index, strict=True)]
-        yield found, number, _flat(where, a.shape), block.size
+        yield found, number, flat_numbers(where, a.shape), block.size
 
 
 _MERGED = 1 << 16  # values that parts may come to before they are joined

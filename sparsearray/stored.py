@@ -335,7 +335,7 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
         return self.copy()
 
     def __deepcopy__(self, _memo: object) -> Self:
-        return self.copy()
+        return self.__copy__()
 
     # Elsewhere
 

@@ -1,8 +1,8 @@
 """Chunks with holes: what tasks can do to them, and what dask's own functions make of them."""
 
-import os
-import pickle
-import time
+import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +43,12 @@ def stored(array, nbytes="3KiB"):
         made = array.to_dask("stored")
     assert made.npartitions > 1
     return made
+
+
+def own_memory():
+    """Tell how much memory this process has that is not a file's."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("RssAnon:")[2].split()[0]) << 10
 
 
 # They are read-only
@@ -160,6 +166,17 @@ def test_products(tiles):
     same((w @ x.T).compute(), w @ dense.T)
 
 
+def test_points(tiles):
+    """Points are asked for of chunks by numbers of numpy's, also where all chunks are as long."""
+    dense = np.arange(1.0, 4097).reshape(1024, 4)
+    array = sparsearray.zeros(dense.shape, tiles=tiles)
+    array[...] = dense
+    x = stored(array, "8KiB")
+    assert len(set(x.chunks[0])) == 1
+    points = [1, 500, 1000], [3, 0, 1]
+    np.testing.assert_array_equal(x.vindex[points].compute(), dense[points], strict=True)
+
+
 def test_percentiles(tiles):
     """Dask asks a table for percentiles, and for plain arrays."""
     dense = np.zeros(40_000)
@@ -172,6 +189,20 @@ def test_percentiles(tiles):
     found = da.percentile(one, [10, 90, 99.9]).compute()
     np.testing.assert_allclose(found, np.percentile(dense, [10, 90, 99.9]))
     assert type(one.to_backend("numpy").blocks[0].persist().compute()) is np.ndarray
+
+
+def test_tables_that_travel_know_parts(run_ok):
+    """Graphs take dask's tables along: they know chunks with holes before any task has run."""
+    run_ok(
+        """
+        import pickle
+        import sparsearray
+        from dask.array.dispatch import percentile_lookup
+        sparsearray.zeros(9).to_dask("stored")
+        from sparsearray.interop._dask_part import Part
+        pickle.loads(pickle.dumps(percentile_lookup)).dispatch(Part)
+        """
+    )
 
 
 @pytest.mark.parametrize("dtype", [">i4", ">f8", "<M8[s]", ">M8[s]"])
@@ -243,6 +274,19 @@ def test_slices_skip_holes(large, how):
     np.testing.assert_array_equal(found[corner].compute(), wanted, strict=True)
 
 
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_copies_keep_holes(large, how):
+    """Python's copies of a chunk have holes, and can be changed; the chunk stays as it is."""
+
+    def change(block):
+        made = how(block)
+        made[0, 0] = 5
+        return made
+
+    assert large.map_blocks(change, meta=large._meta).sum().compute() == 11
+    assert large.sum().compute() == 6
+
+
 def test_rows_skip_holes():
     """So does one row, or column, that is large."""
     array = sparsearray.zeros((4, 1 << 30))
@@ -258,6 +302,30 @@ def test_stacks_skip_holes(large):
     assert da.stack([large, large * 2]).sum().compute() == 18
     assert da.flip(large, 1).max().compute() == 3
     assert large.map_overlap(lambda block: block, depth=1, boundary="none").sum().compute() == 6
+
+
+@pytest.mark.usefixtures("told_pages")
+def test_results_take_memory_for_what_is_stored(tiles):
+    """Chunks are put together over zeros that nobody has touched."""
+    array = sparsearray.zeros((1 << 14, 1 << 13), tiles=tiles)
+    array[::2000] = 1
+    x = stored(array, "256KiB")
+    before = own_memory()
+    found = x.compute()
+    assert own_memory() - before < found.nbytes // 4
+    assert found.sum() == array.sum()
+
+
+def test_results_that_do_not_fit(tiles, monkeypatch):
+    """They are refused as a whole, also where each chunk would fit."""
+    array = sparsearray.zeros((1 << 12, 1 << 12), tiles=tiles)
+    array[::20] = 1
+    x = stored(array, "256KiB")
+    module = sys.modules["sparsearray._memory"]
+    monkeypatch.setattr(module, "UNCHECKED", 0)
+    monkeypatch.setattr(module, "available_memory", lambda: 100 << 20)
+    with pytest.raises(MemoryError, match=r"shape \(4096, 4096\) .* 128 MiB, and 100 MiB are free"):
+        x.compute()
 
 
 FILLING = {
@@ -283,74 +351,6 @@ def test_overlaps_that_fill_are_refused(large):
     x = large.map_overlap(np.copy, depth=1, boundary="none")
     with pytest.raises(TypeError, match=r"np\.copy would fill the holes, of 1 TiB in a chunk"):
         x.sum().compute()
-
-
-# Names, files, and what is missing
-
-
-def test_flushed_writes_give_another_name(tmp_path):
-    """What a window writes to a page that was written before is a change after `flush`."""
-    path = tmp_path / "a.npy"
-    array = sparsearray.open(path, "w+", shape=(1000, 1000))
-    window = array[:]
-    window[5] = 1
-    time.sleep(0.05)  # ticks of a file system's clock
-    first = sparsearray.open(path)
-    name = first.to_dask().name
-    assert first.to_dask().name == name
-    time.sleep(0.05)
-    window[5] = 2
-    array.flush()
-    assert sparsearray.open(path).to_dask().name != name
-    for other in sparsearray.open(path), sparsearray.open(path, "c"):
-        time.sleep(0.05)
-        before = path.stat()
-        other.flush()  # of what is not mapped for writing
-        assert path.stat().st_mtime_ns == before.st_mtime_ns
-
-
-@pytest.mark.parametrize("stitched", [False, True], ids=["one", "many"])
-def test_flush_sets_the_time(tmp_path, stitched):
-    """So it is of all files in the range that can be written, however they are held open."""
-    paths = [tmp_path / f"{n}.npy" for n in range(3)]
-    for path in paths:
-        with sparsearray.open(path, "w+", shape=(512, 8)) as made:  # its items start at a page
-            made[...] = 1
-    if stitched:
-        array = sparsearray.stitch(paths, mode="r+")
-    else:
-        array = sparsearray.open(paths[0], "r+")
-        del paths[1:]
-    array[:][:] = 2
-    array.flush()
-    for path in paths:
-        os.utime(path, ns=(0, 0))
-    array[:][:] = 3
-    array.flush()
-    for path in paths:
-        assert path.stat().st_mtime_ns > 0
-        assert path.stat().st_atime_ns == 0
-
-
-@pytest.mark.parametrize("replaced", [False, True], ids=["gone", "replaced"])
-@pytest.mark.parametrize("chunks", ["stored", "auto"])
-def test_a_file_that_is_gone(tmp_path, tiles, chunks, replaced):
-    """In the process that has it open it is computed as before; it cannot travel, and says so."""
-    path = tmp_path / "a.npy"
-    with sparsearray.open(path, "w+", shape=(300, 70), tiles=tiles) as array:
-        array[5] = 2
-    x = sparsearray.open(path).to_dask(chunks)
-    path.unlink()
-    if replaced:
-        path.write_bytes(b"another one")
-    assert x.sum().compute() == 140
-    assert x[5].compute().tolist() == [2] * 70
-    (block,) = x.persist().to_delayed().flat
-    assert np.asarray(block.compute()).sum() == 140
-    if chunks == "stored":
-        (part,) = dask.compute(*x.map_blocks(lambda one: [one], meta=x._meta).to_delayed().flat)
-        with pytest.raises(FileNotFoundError, match="cannot travel by its path"):
-            pickle.dumps(part)
 
 
 def test_without_dask(run_ok):

@@ -196,6 +196,20 @@ def test_shapes_that_do_not_fit():
         sparsearray.zeros((4, 4)).to_bsr((0, 1))
 
 
+@pytest.mark.parametrize("sides", [2, "ab", (2, 2, 2), (2.5, 2)], ids=repr)
+def test_blocks_that_are_none(sides):
+    """Blocks have two sides, which are integers: nothing is cut off."""
+    with pytest.raises(TypeError, match=r"blocksize is \(rows, columns\), two integers, not"):
+        sparsearray.zeros((4, 4)).to_bsr(sides)
+
+
+def test_no_array_of_ours():
+    """What has no holes to skip is scipy's own matter."""
+    for call in (to_coo, to_csr, lambda dense: to_bsr(dense, (1, 1))):
+        with pytest.raises(TypeError, match="takes a SparseArray or a TiledArray, not ndarray"):
+            call(np.zeros((3, 3)))
+
+
 def test_no_memory(monkeypatch):
     """What does not fit is refused before memory is full."""
     a = sparsearray.zeros((1 << 13, 1 << 14), "u1", tiles=(1 << 10, 1 << 10))

@@ -151,6 +151,18 @@ class TestReading:
         expected = dense[np.ix_(*numbers)] if numbers else dense.copy()
         same(array.oindex[parts], expected.squeeze(dropped)[()])
 
+    @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u8"])
+    def test_numbers_of_any_dtype(self, dtype: str) -> None:
+        """Arrays in an index may be of a dtype that has no room for the length of the axis."""
+        dense = np.arange(300 * 40.0).reshape(300, 40)
+        array = sparsearray.zeros(dense.shape, tiles=16)
+        array[...] = dense
+        last = -1 if dtype[0] == "i" else 39
+        rows, columns = np.array([1, 100, 50], dtype), np.array([3, 4, last], dtype)
+        same(array[rows], dense[rows])
+        same(array[rows, columns], dense[rows, columns])
+        same(array.oindex[rows, columns], dense[np.ix_(rows, columns)])
+
     @given(st.data())
     def test_copies(self, data: st.DataObject) -> None:
         """What was read does not follow the array, nor the array what was read."""

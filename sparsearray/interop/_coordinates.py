@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsearray._boxes import Index, strides_of
+from sparsearray._boxes import Index, flat_numbers
 from sparsearray._memory import UNCHECKED, available_memory
 from sparsearray._text import size as written
 from sparsearray._zero import is_zero_bytes
+from sparsearray.stored import StoredArray
 
 from ._cells import unique
 
@@ -24,10 +25,14 @@ _MANY = 1 << 20  # items set together
 Coords = tuple[NDArray[Any], ...]
 
 
-def check_numbers(dtype: np.dtype, what: str, kinds: str = "biufc") -> None:
-    """Raise TypeError for items that are no numbers of the machine."""
-    if dtype.kind not in kinds:
-        msg = f"{what}: items of {dtype} are none that it has"
+def check_numbers(array: Any, what: str, library: str) -> None:
+    """Raise TypeError for no array of ours, and for items that are no numbers of the machine."""
+    if not isinstance(array, StoredArray):
+        msg = f"{what} takes a SparseArray or a TiledArray, not {type(array).__name__}"
+        raise TypeError(msg)
+    dtype = array.dtype
+    if dtype.kind not in "biufc":
+        msg = f"{what}: {library} has no items of {dtype}"
         raise TypeError(msg)
     if not dtype.isnative:
         msg = f"{what}: {dtype} is not this machine's byte order; a.astype({dtype.char!r}) is"
@@ -138,9 +143,7 @@ class _Parts:
 
 def _order(coords: Coords, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
     """Find what puts coordinates into C order; None where they are."""
-    numbers = np.zeros(len(coords[0]), np.int64)
-    for axis, step in zip(coords, strides_of(shape).tolist(), strict=True):
-        numbers += axis.astype(np.int64) * step
+    numbers = flat_numbers(coords, shape)
     if (numbers[1:] > numbers[:-1]).all():
         return None
     return np.argsort(numbers, kind="stable")  # which knows runs, such as rows of boxes
@@ -188,9 +191,8 @@ def _check_pages(array: Any, places: Coords) -> None:
     unit, sides, shape = array.itemsize, (1,) * array.ndim, array.shape
     if hasattr(array, "tiles"):
         unit, sides, shape = array._records.tiling.tile_nbytes, array.tiles, array._records.shape
-    numbers = np.zeros(len(places[0]), np.int64)
-    for axis, side, step in zip(places, sides, strides_of(shape).tolist(), strict=True):
-        numbers += axis.astype(np.int64) // side * step
+    cells = [axis.astype(np.int64) // side for axis, side in zip(places, sides, strict=True)]
+    numbers = flat_numbers(cells, shape)
     # Of tiles of several pages there may be fewer.
     wanted = min(wanted, len(unique(numbers * unit // page)) * max(unit, page))
     if wanted > available:

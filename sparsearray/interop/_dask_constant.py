@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sparsearray._zero import is_zero_bytes
+
 __all__ = ["Constant", "constant"]
 
 # What gives zero of zeros, however many there are.
@@ -77,6 +79,13 @@ class Constant(np.ndarray[Any, Any]):
             return _filled(_item(self), self.shape, order)
         return _plain(self).copy(order)
 
+    def view(self, *args: Any, **kwargs: Any) -> Any:
+        """Show the items as others; of another size they are an array of its own."""
+        try:
+            return super().view(*args, **kwargs)
+        except ValueError:
+            return self.copy().view(*args, **kwargs)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self._is_one:
             return _plain(self).__reduce_ex__(protocol)
@@ -102,12 +111,9 @@ def constant(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
 
 def _filled(item: NDArray[Any], shape: tuple[int, ...], order: Any = "C") -> NDArray[Any]:
     """Make a plain array of one item; of zeros it takes no memory before it is written to."""
-    found: NDArray[Any]
-    if item.tobytes().strip(b"\0"):
-        found = np.full(shape, item.reshape(()), item.dtype, order)
-    else:
-        found = np.zeros(shape, item.dtype, order)
-    return found
+    if is_zero_bytes(item):
+        return np.zeros(shape, item.dtype, order)
+    return np.full(shape, item.reshape(()), item.dtype, order)
 
 
 def _plain(array: Any) -> Any:
@@ -116,7 +122,7 @@ def _plain(array: Any) -> Any:
 
 def _item(array: Constant) -> NDArray[Any]:
     """Take one item, with as many axes."""
-    found: NDArray[Any] = array.view(np.ndarray)[(slice(0, 1),) * array.ndim]
+    found: NDArray[Any] = _plain(array)[(slice(0, 1),) * array.ndim + (...,)]
     return found
 
 

@@ -6,43 +6,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from inspect import signature
+from itertools import accumulate
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sparsearray._boxes import corners, stand_in
+from sparsearray._boxes import stand_in
 from sparsearray._memory import check_copy
 from sparsearray._optional import needed
-from sparsearray._pool import Pool
-from sparsearray._records import Records
-from sparsearray._selection import Selection, has_field, is_basic, positions, with_ellipsis
-from sparsearray._storage import Memory
+from sparsearray._selection import has_field, is_basic, with_ellipsis
 from sparsearray._text import size as written
-from sparsearray._tile_blocks import stored_tiles
-from sparsearray._tiling import Tiling
 from sparsearray.array import SparseArray
-from sparsearray.blocks import boxes, item_ranges
 from sparsearray.stored import Flags, StoredArray
 from sparsearray.tiled import TiledArray
 
-__all__ = [
-    "Box",
-    "Part",
-    "blocks_in",
-    "copy_of",
-    "part_of",
-    "register",
-    "slow_axis",
-    "stored_corners",
-]
+from ._dask_boxes import Box, copy_of, picked, shown, view_of
 
-Box = tuple[slice, ...]
+__all__ = ["Part", "part_of", "register"]
+
 Reference = Callable[[], tuple[Any, ...] | None]
 
 _DENSE = 256 << 20  # bytes that may be filled without being asked for
-_PIECE = 16 << 20  # bytes of tiles that are copied at a time
 _ASSEMBLING = frozenset({np.concatenate, np.stack, np.copy})
 _CHANGING = frozenset(  # their first argument
     {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
@@ -152,11 +138,14 @@ class Part(StoredArray):
 
     def copy(self) -> Any:  # of another type than those of other arrays: dask finishes with it
         """Make a plain ndarray, if memory can hold it."""
-        check_copy(self.shape, self.dtype)
-        made = np.zeros(self.shape, self.dtype)
-        for box, block in self.blocks():
-            made[box] = block
+        made = np.zeros(check_copy(self.shape, self.dtype), self.dtype)
+        self._copy_to(made)
         return made
+
+    def _copy_to(self, zeros: NDArray[Any]) -> None:
+        """Copy what is stored into an ndarray of zeros."""
+        for box, block in self.blocks():
+            zeros[box] = block
 
     def __copy__(self) -> Part:
         return Part(self._array.copy(), own=True)
@@ -188,7 +177,7 @@ class Part(StoredArray):
         if is_basic(key) and not has_field(key):
             sizes = np.shape(stand_in(self)[key])  # raises numpy's errors
             if prod(sizes) * self.itemsize > _DENSE:
-                return Part(_picked(self._array, key, sizes), own=True)
+                return Part(picked(self._array, key, sizes), own=True)
         found = self._array[key]
         if not isinstance(found, np.ndarray):
             return found
@@ -279,7 +268,7 @@ class Part(StoredArray):
             plain = _dense(self, TypeError(f"'reshape' is made for plain arrays, not {self!r}"))
             return plain.reshape(*shape, **kwargs)
         sizes = stand_in(self).reshape(*shape).shape  # numpy's errors; a view, as all is one item
-        return Part(_shown(array, sizes, array.offset), own=self._own)
+        return Part(shown(array, sizes, array.offset), own=self._own)
 
     def ravel(self, order: Any = "C") -> Any:
         """Give it one axis."""
@@ -378,23 +367,50 @@ def _check_small(what: str, nbytes: int) -> None:
 
 
 def _assembled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Put plain ndarrays of parts together, or of one of them make a copy."""
-    if func is np.concatenate:  # dask makes results so, as large as they are
-        parts = args[0] if args and isinstance(args[0], list | tuple) else ()
-        kinds = {getattr(one, "dtype", None) for one in parts}
-        dtype = kinds.pop() if len(kinds) == 1 else None
-        swapped = dtype is not None and not dtype.isnative  # numpy makes it native
-        if len(parts) == 1 and isinstance(parts[0], Part) and (swapped or _nbytes(parts) > _DENSE):
-            return parts[0]
-        if swapped and kwargs.get("axis"):
-            # dask then copies chunk by chunk into one array, instead of axis by axis.
-            msg = f"np.concatenate makes another dtype of {dtype}"
-            raise TypeError(msg)
-        if swapped and "out" not in kwargs and len(args) < 3:
-            kwargs.setdefault("dtype", dtype)
-    else:
+    """Put parts together as a plain ndarray, or of one of them make a copy."""
+    if func is not np.concatenate:
         _check_small(f"np.{func.__name__} would fill the holes", _nbytes((args, kwargs)))
+    elif len(args) < 3 and not kwargs.keys() - {"axis"}:  # dask makes results so
+        found = _concatenated(*args, **kwargs)
+        if found is not None:
+            return found
     return func(*_arrays(args), **_arrays(kwargs))
+
+
+def _concatenated(arrays: Any, axis: Any = 0) -> Any:
+    """
+    Concatenate arrays of one dtype, and keep it; None for what numpy has to say more of.
+
+    Memory is taken for what is stored only: all else of the result is zeros as the system has them.
+    """
+    parts = list(arrays) if isinstance(arrays, list | tuple) else []
+    if not parts or not all(isinstance(one, Part | np.ndarray) for one in parts):
+        return None
+    first = parts[0]
+    if any(one.dtype != first.dtype for one in parts) or axis not in range(first.ndim):
+        return None
+    if any(
+        one.ndim != first.ndim
+        or one.shape[:axis] + one.shape[axis + 1 :] != first.shape[:axis] + first.shape[axis + 1 :]
+        for one in parts
+    ):
+        return None
+    if len(parts) == 1:
+        return first
+    if axis and not first.dtype.isnative:
+        # numpy, of which dask asks the other axes, makes it native. It has another way, too.
+        msg = f"np.concatenate makes another dtype of {first.dtype}"
+        raise TypeError(msg)
+    stops = list(accumulate(one.shape[axis] for one in parts))
+    shape = (*first.shape[:axis], stops[-1], *first.shape[axis + 1 :])
+    made = np.zeros(check_copy(shape, first.dtype), first.dtype)
+    for one, stop in zip(parts, stops, strict=True):
+        target = made[(*(slice(None),) * axis, slice(stop - one.shape[axis], stop))]
+        if isinstance(one, Part):
+            one._copy_to(target)
+        else:
+            target[...] = one
+    return made
 
 
 def _nbytes(value: Any) -> int:
@@ -403,14 +419,6 @@ def _nbytes(value: Any) -> int:
     if isinstance(value, dict):
         return _nbytes(list(value.values()))
     return sum(map(_nbytes, value)) if isinstance(value, list | tuple) else 0
-
-
-# Parts of other arrays
-
-
-def slow_axis(array: StoredArray) -> int:
-    """Tell along which axis parts lie one behind the other."""
-    return array.ndim - 1 if getattr(array, "order", "C") == "F" else 0
 
 
 def part_of(array: StoredArray, box: Box, reference: Reference | None = None) -> Part:
@@ -426,173 +434,5 @@ def part_of(array: StoredArray, box: Box, reference: Reference | None = None) ->
     reference : function, optional
         As of `Part`.
     """
-    found = _view(array, box)
+    found = view_of(array, box)
     return Part(copy_of(array, box) if found is None else found, reference)
-
-
-def _view(array: StoredArray, box: Box) -> StoredArray | None:
-    """Make an array of a range of rows that shows the same memory; None where that cannot be."""
-    axis = slow_axis(array)
-    shape = tuple(side.stop - side.start for side in box)
-    if shape == array.shape:
-        return array
-    if not array.ndim or any(
-        m != n for k, (m, n) in enumerate(zip(shape, array.shape, strict=True)) if k != axis
-    ):
-        return None
-    start, store = box[axis].start, array._store
-    if isinstance(array, SparseArray):
-        step = array.nbytes // array.shape[axis]
-        return _shown(array, shape, array.offset + start * step)
-    tiling = store.tiling if isinstance(store, Records) else None
-    if tiling is None or isinstance(store, Pool) or start % tiling.tiles[0]:
-        return None
-    part = Tiling(shape, tiling.tiles, tiling.dtype, tiling.tile_nbytes)
-    place = store.offset + start // tiling.tiles[0] * tiling.tile_steps[0]
-    records = Records.__new__(Records)
-    records._put(
-        store.buffer,
-        part.grid,
-        part.record(),
-        place,
-        "C",
-        part.grid,
-        _same_file(store),
-        owner=False,
-    )
-    return TiledArray._of(records, shape)
-
-
-def _shown(array: SparseArray, shape: tuple[int, ...], offset: int) -> SparseArray:
-    """Make an array that shows some of the same memory, and does not own it."""
-    made = SparseArray.__new__(SparseArray)
-    storage = _same_file(array)
-    made._put(array.buffer, shape, array.dtype, offset, array.order, shape, storage, owner=False)
-    return made
-
-
-def _same_file(array: SparseArray) -> Memory:
-    """Say of which file something shows a part, so that others know what overlaps it."""
-    storage = Memory()
-    storage.identity = array._storage.identity
-    return storage
-
-
-def copy_of(array: StoredArray, box: Box) -> StoredArray:
-    """Copy what is stored in a box into an array in memory that lies alike."""
-    kind: Any = array
-    made: StoredArray = kind._like(array.dtype, tuple(side.stop - side.start for side in box))
-    for index, block in blocks_in(array, box):
-        made._write_filled(index, block)
-    return made
-
-
-def _picked(array: StoredArray, key: Any, shape: tuple[int, ...]) -> StoredArray:
-    """Copy what is stored of what a basic index selects, in a result of a known shape."""
-    kind: Any = array
-    wanted, made = Selection(key, array.shape), kind._like(array.dtype, shape)
-    for box, block in array.blocks():
-        met = [positions(side, along) for side, along in zip(wanted.sides, box, strict=True)]
-        if any(one.start >= one.stop for one in met):
-            continue
-        target = [slice(0, n) for n in shape]  # also of new axes
-        for one, k in zip(met, wanted.axes, strict=True):
-            if k is not None:
-                target[k] = one
-        sides = [side[one] for side, one in zip(wanted.sides, met, strict=True)]
-        items = block[tuple(_index(side, along) for side, along in zip(sides, box, strict=True))]
-        lengths = [one.stop - one.start for one in target]
-        made._write_filled(tuple(target), np.ascontiguousarray(items.reshape(lengths)))
-    found: StoredArray = made
-    return found
-
-
-def _index(side: range, along: slice) -> slice:
-    """Write a range as an index into a box."""
-    stop = side.stop - along.start
-    return slice(side.start - along.start, None if stop < 0 else stop, side.step)
-
-
-def blocks_in(array: StoredArray, box: Box) -> Iterator[tuple[Box, NDArray[Any]]]:
-    """
-    Go through what is populated of a box of an array.
-
-    Yields
-    ------
-    index, block
-        As of ``blocks()``, counted from the corner of the box.
-    """
-    low = [side.start for side in box]
-    if isinstance(array, TiledArray):
-        read = array._box_reader()
-        for index in _tile_boxes(array, box):
-            yield _moved(index, low), read(index)
-        return
-    axis = slow_axis(array)
-    rows = tuple(
-        side if k == axis else slice(0, n)
-        for k, (side, n) in enumerate(zip(box, array.shape, strict=True))
-    )
-    found = _view(array, rows)
-    if found is None:  # of no axes
-        found = array
-    inside = [slice(0, side.stop - side.start) if k == axis else side for k, side in enumerate(box)]
-    corner = [side.start for side in inside]
-    for index, block in found.blocks():
-        met = _met(index, inside)
-        if met is not None:
-            part = tuple(
-                slice(m.start - side.start, m.stop - side.start)
-                for m, side in zip(met, index, strict=True)
-            )
-            yield _moved(met, corner), block[part]
-
-
-def _tile_boxes(array: TiledArray, box: Box) -> Iterator[Box]:
-    """Find boxes of stored tiles, cut to a box, that are not too large."""
-    tiles, records = array.tiles, array._records
-    rows = slice(None)
-    if box:
-        rows = slice(box[0].start // tiles[0], -(-box[0].stop // tiles[0]))
-    starts, stops = stored_tiles(records, rows)
-    starts = np.maximum(starts * tiles, [side.start for side in box])
-    stops = np.minimum(stops * tiles, [side.stop for side in box])
-    met = (starts < stops).all(axis=1)
-    most = max(_PIECE // array.itemsize, 1)
-    for start, stop in zip(starts[met].tolist(), stops[met].tolist(), strict=True):
-        shape = tuple(high - low for low, high in zip(start, stop, strict=True))
-        for part in boxes(shape, np.array([[0, prod(shape)]]), most):
-            yield _moved(part, [-low for low in start])
-
-
-def _met(index: Box, inside: list[slice]) -> Box | None:
-    met = tuple(
-        slice(max(a.start, b.start), min(a.stop, b.stop))
-        for a, b in zip(index, inside, strict=True)
-    )
-    return None if any(side.start >= side.stop for side in met) else met
-
-
-def _moved(index: Box, corner: list[int]) -> Box:
-    return tuple(
-        slice(side.start - at, side.stop - at) for side, at in zip(index, corner, strict=True)
-    )
-
-
-def stored_corners(array: StoredArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """
-    Find disjoint boxes that cover what is stored, without reading it.
-
-    Returns
-    -------
-    starts, stops : ndarray of int64, shape (n, ndim)
-        In items.
-    """
-    if isinstance(array, TiledArray):
-        starts, stops = stored_tiles(array._records)
-        return starts * array.tiles, np.minimum(stops * array.tiles, array.shape)
-    in_f = slow_axis(array) > 0
-    shape = array.shape[::-1] if in_f else array.shape
-    ranges = item_ranges(array.extents(), array.itemsize)
-    starts, stops = corners(list(boxes(shape, ranges, max(array.size, 1))), array.ndim)
-    return (starts[:, ::-1], stops[:, ::-1]) if in_f else (starts, stops)

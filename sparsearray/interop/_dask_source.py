@@ -6,10 +6,13 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from hashlib import sha256
 from math import prod
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,16 +22,26 @@ from sparsearray.array import SparseArray
 from sparsearray.shared import SharedMemory
 from sparsearray.stored import StoredArray
 
+from ._dask_boxes import Box, blocks_in, copy_of
 from ._dask_constant import constant
-from ._dask_part import Box, Part, blocks_in, copy_of, part_of, register
+from ._dask_part import Part, part_of, register
 
-__all__ = ["Piece", "Source", "Target", "identity_of", "is_shared", "load"]
+__all__ = ["Piece", "Source", "Target", "folder_state", "identity_of", "load"]
 
 _OPEN = 32  # arrays that a process keeps open
 _SMALL = 1 << 20  # bytes of a box of tiles that are read at once, holes and all
 
-Opening = tuple[Callable[..., StoredArray], tuple[Any, ...]]
 Identity = tuple[tuple[Any, ...], ...]
+
+
+class Opening(NamedTuple):
+    """How another process opens an array."""
+
+    function: Callable[..., StoredArray]
+    arguments: tuple[Any, ...]
+    mode: str | None
+    state: str | None
+    """As of `folder_state`, when the graph was made."""
 
 
 def is_shared(array: StoredArray) -> bool:
@@ -36,14 +49,14 @@ def is_shared(array: StoredArray) -> bool:
     return array.mode != "c" and array._store._storage.reference(array) is not None
 
 
-def identity_of(opening: Opening, *, times: bool) -> Identity | None:
+def identity_of(first: Any, *, times: bool) -> Identity | None:
     """
     Tell which files a reference leads to now, and what they hold.
 
     Parameters
     ----------
-    opening : function and arguments
-        As of ``__reduce__``.
+    first : SharedMemory, str or list of (str, int, int)
+        The first argument of ``__reduce__``: one file or folder, or parts of several.
     times : bool
         Whether their lengths and times count, as for what is only read.
 
@@ -52,7 +65,6 @@ def identity_of(opening: Opening, *, times: bool) -> Identity | None:
     tuple or None
         None where one of them is gone.
     """
-    first = opening[1][0]
     found = []
     try:
         if isinstance(first, SharedMemory):
@@ -67,6 +79,29 @@ def identity_of(opening: Opening, *, times: bool) -> Identity | None:
     return tuple(found)
 
 
+def folder_state(path: str | None) -> str | None:
+    """
+    Sum up which files a folder of chunks has, and when they were written: one stat of each.
+
+    Whoever has mapped them does not see those that are made or replaced later.
+
+    Returns
+    -------
+    str or None
+        None where the path leads to no folder.
+    """
+    if path is None or not Path(path).is_dir():
+        return None
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = f"{folder}/{name}"
+            with suppress(OSError):  # just removed
+                facts = os.stat(file)  # noqa: PTH116 - thousands of them
+                found.append((file, facts.st_ino, facts.st_size, facts.st_mtime_ns))
+    return sha256(repr(sorted(found)).encode()).hexdigest()
+
+
 # What is open in this process, by what it was asked for and which files those were.
 _opened: OrderedDict[Any, tuple[Opening, Identity | None, StoredArray]] = OrderedDict()
 _lock = Lock()
@@ -74,15 +109,18 @@ _lock = Lock()
 
 def _open_once(opening: Opening) -> StoredArray:
     """Open what a reference leads to, unless it is open already and still the same."""
-    function, arguments = opening
     identity = _identity(opening)
-    key = (function.__name__, *map(_hashable, arguments))
+    key = (opening.function.__name__, *map(_hashable, opening.arguments))
     with _lock:
         known = _opened.get(key)
-        if known is not None and known[1] == identity and not known[2].closed:
+        if (
+            known is not None
+            and (known[0].state, known[1]) == (opening.state, identity)
+            and not known[2].closed
+        ):
             _opened.move_to_end(key)
             return known[2]
-        made = function(*arguments)
+        made = opening.function(*opening.arguments)
         # Tasks that use one just now keep it, and it goes with the last of them.
         for other, (once, before, _) in list(_opened.items()):
             if _identity(once) != before:  # what is deleted shall take no room on disk
@@ -94,15 +132,12 @@ def _open_once(opening: Opening) -> StoredArray:
 
 
 def _identity(opening: Opening) -> Identity | None:
-    arguments = opening[1]
-    mode = arguments[1] if isinstance(arguments[1], str) else arguments[3]
-    return identity_of(opening, times=mode == "r")
+    return identity_of(opening.arguments[0], times=opening.mode == "r")
 
 
 def _hashable(argument: Any) -> Any:
     if isinstance(argument, SharedMemory):
-        facts = os.fstat(argument.fileno())
-        return facts.st_dev, facts.st_ino
+        return identity_of(argument, times=False)
     return tuple(argument) if isinstance(argument, list) else argument
 
 
@@ -119,18 +154,21 @@ class Source:
         Which one.
     """
 
-    __slots__ = ("_array", "_opening")
+    __slots__ = ("_array", "_opening", "_state")
 
     def __init__(self, array: StoredArray | None, opening: Opening | None = None) -> None:
         self._array = array
         self._opening = opening
+        self._state = None if array is None else folder_state(array.path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._array is None:
+        array = self._array
+        if array is None:
             return Source, (None, self._opening)
-        if is_shared(self._array):
-            return Source, (None, self._array._store._storage.reference(self._array))
-        return Source, (self._array,)
+        if not is_shared(array):
+            return Source, (array,)
+        found: Any = array._store._storage.reference(array)
+        return Source, (None, Opening(found[0], found[1], array.mode, self._state))
 
     @property
     def is_shared(self) -> bool:

@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from sparsearray._optional import needed
 from sparsearray._zero import is_zero_bytes
 from sparsearray.array import SparseArray
 from sparsearray.stored import StoredArray
 
-from ._dask_part import Box, Part, slow_axis, stored_corners
-from ._dask_source import Piece, Source, Target, identity_of, load
+from ._dask_boxes import Box, slow_axis, stored_corners
+from ._dask_part import Part, register
+from ._dask_source import Piece, Source, Target, folder_state, identity_of, load
 
 if TYPE_CHECKING:
     import dask.array
 
 __all__ = ["from_array", "store"]
+
+Chunks = tuple[tuple[int, ...], ...]
 
 
 def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> dask.array.Array:
@@ -87,7 +90,7 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     >>> y.numblocks, (y[:1000] + 1).min().compute()
     ((8192, 1), np.float64(1.0))
     """
-    da = needed("dask.array", "from_array", "dask")
+    library = _library("from_array")
     if not isinstance(array, StoredArray) or isinstance(array, Part):
         msg = f"from_array takes a SparseArray or a TiledArray, not {type(array).__name__}"
         raise TypeError(msg)
@@ -97,47 +100,57 @@ def from_array(array: Any, chunks: Any = "auto", *, name: str | None = None) -> 
     corners = stored_corners(array)
     by_data = isinstance(chunks, str) and chunks == "stored" and array.ndim > 0
     if by_data or not array.ndim or (not array.size and isinstance(chunks, str)):
-        sizes = _stored_chunks(array)
+        sizes = _stored_chunks(library, array)
     else:
-        sizes = _plain_chunks(array, chunks)
+        sizes = _plain_chunks(library, array, chunks)
     if name is None:
-        name = f"sparsearray-{da.core.tokenize(array, sizes, by_data)}"
+        name = f"sparsearray-{library.tokenize.tokenize(array, sizes, by_data)}"
+    if by_data:
+        register()  # here, too: graphs take dask's tables along to the workers
     pieces = Pieces(Source(array), sizes, array.dtype, corners, by_data=by_data)
     axes = tuple(range(array.ndim))
-    blockwise = needed("dask.blockwise", "from_array", "dask")
-    numbers = tuple(map(len, sizes))
-    layer = blockwise.blockwise(
-        load, name, axes, blockwise.BlockwiseDepDict(pieces, numbers), axes, numblocks={}
+    given = library.blockwise.BlockwiseDepDict(pieces, tuple(map(len, sizes)))
+    layer = library.blockwise.blockwise(load, name, axes, given, axes, numblocks={})
+    return _array_of(library, name, layer, sizes, array.dtype)
+
+
+def _library(what: str) -> Any:
+    """Import dask with its arrays, which import all that is used of it here."""
+    needed("dask.array", what, "dask")
+    return needed("dask", what, "dask")
+
+
+def _array_of(
+    library: Any, name: str, layer: Any, chunks: Chunks, dtype: DTypeLike, *sources: Any
+) -> dask.array.Array:
+    """Make the dask array of a layer that is made of others."""
+    graph = library.highlevelgraph.HighLevelGraph.from_collections(name, layer, sources)
+    made: dask.array.Array = library.array.Array(
+        graph, name, chunks, meta=np.empty((0,) * len(chunks), dtype)
     )
-    graph = needed("dask.highlevelgraph", "from_array", "dask").HighLevelGraph
-    meta = np.empty((0,) * array.ndim, array.dtype)
-    made: dask.array.Array = da.Array(graph.from_collections(name, layer), name, sizes, meta=meta)
     return made
 
 
-def _plain_chunks(array: StoredArray, chunks: Any) -> tuple[tuple[int, ...], ...]:
+def _plain_chunks(library: Any, array: StoredArray, chunks: Any) -> Chunks:
     """Find the chunks as dask does, along what lies together."""
-    core = needed("dask.array.core", "from_array", "dask")
     previous = getattr(array, "tiles", None)
     if isinstance(chunks, str) and chunks == "auto" and previous is None and array.size:
         axis = slow_axis(array)
         row = array.nbytes // max(array.shape[axis], 1)
-        if row <= _chunk_nbytes():
+        if row <= _chunk_nbytes(library):
             chunks = {k: "auto" if k == axis else -1 for k in range(array.ndim)}
-    found: tuple[tuple[int, ...], ...] = core.normalize_chunks(
+    found: Chunks = library.array.core.normalize_chunks(
         chunks, array.shape, dtype=array.dtype, previous_chunks=previous
     )
     return found
 
 
-def _chunk_nbytes() -> int:
-    config = needed("dask.config", "from_array", "dask")
-    parse = needed("dask.utils", "from_array", "dask").parse_bytes
-    nbytes: int = parse(config.get("array.chunk-size"))
+def _chunk_nbytes(library: Any) -> int:
+    nbytes: int = library.utils.parse_bytes(library.config.get("array.chunk-size"))
     return nbytes
 
 
-def _stored_chunks(array: StoredArray) -> tuple[tuple[int, ...], ...]:
+def _stored_chunks(library: Any, array: StoredArray) -> Chunks:
     """Cut an array into ranges of rows that hold about as much as a chunk may have bytes."""
     whole = tuple((n,) for n in array.shape)
     if not array.nbytes or not array.ndim:
@@ -152,7 +165,7 @@ def _stored_chunks(array: StoredArray) -> tuple[tuple[int, ...], ...]:
         step = store.tiling.tile_steps[0]
     held = extents[:, 1] - extents[:, 0]
     total = np.cumsum(held)
-    most = _chunk_nbytes()
+    most = _chunk_nbytes(library)
     count = int(total[-1]) // most if len(total) else 0
     # Where so much lies before: within an extent, or at its start.
     wanted = np.arange(1, count + 1) * most
@@ -203,7 +216,7 @@ class Pieces:
     def __init__(
         self,
         source: Source,
-        chunks: tuple[tuple[int, ...], ...],
+        chunks: Chunks,
         dtype: np.dtype,
         corners: tuple[NDArray[np.int64], NDArray[np.int64]],
         *,
@@ -235,7 +248,8 @@ class Pieces:
         return filled
 
     def __getitem__(self, numbers: tuple[int, ...]) -> Piece:
-        box = tuple(axis.side(i) for axis, i in zip(self._axes, numbers, strict=True))
+        # dask asks for some by numbers of numpy's.
+        box = tuple(axis.side(int(i)) for axis, i in zip(self._axes, numbers, strict=True))
         place = int(np.ravel_multi_index(numbers, self._shape)) if numbers else 0
         if not self._filled[place >> 3] >> (7 - place % 8) & 1:
             return Piece(None, box, "empty" if self._by_data else "zeros", self._dtype)
@@ -273,9 +287,10 @@ def make_token(array: StoredArray) -> Any:
     if array.mode == "r":
         with suppress(OSError):  # another file is at its path by now
             found = array._store._storage.reference(array)
-    files = None if found is None else identity_of(found, times=True)
+    files = None if found is None else identity_of(found[1][0], times=True)
     if found is not None and files is not None and len(files[0]) > 2:
-        return type(array).__name__, found[0].__name__, str(found[1]), files
+        state = folder_state(array.path)
+        return type(array).__name__, found[0].__name__, str(found[1]), files, state
     # Raises where dask is told to take no name that is new each time.
     needed("dask.tokenize", "tokenize", "dask").normalize_token(object())
     return uuid4().hex
@@ -317,7 +332,8 @@ def store(
         A source is no dask array, or a target none of our arrays; or a target lies in memory that
         workers cannot reach.
     ValueError
-        A shape does not fit, or is not known; or a target is read-only.
+        A shape does not fit, or is not known, or is not that of the chunk that a function made; or
+        a target is read-only.
     AccessError
         The disk is full or fails.
 
@@ -338,34 +354,35 @@ def store(
     >>> a.sum(), a.nbytes_stored < 1000 * 4096 * 3
     (np.float64(1000.0), True)
     """
-    da = needed("dask.array", "store", "dask")
-    base = needed("dask", "store", "dask")
+    library = _library("store")
     if not isinstance(sources, list | tuple):
         sources, targets, regions = [sources], [targets], [regions]
-    if regions is None or (regions and isinstance(regions, tuple) and _is_index(regions)):
+    if regions is None or _is_region(regions):
         regions = [regions] * len(sources)
     if not len(sources) == len(targets) == len(regions):
         msg = f"store: {len(sources)} sources, {len(targets)} targets and {len(regions)} regions"
         raise ValueError(msg)
     plans = zip(sources, targets, regions, strict=True)
-    layers = [_storing(da, *plan) for plan in plans]
+    layers = [_storing(library, *plan) for plan in plans]
     if compute:
-        base.compute(layers, **kwargs)
+        library.compute(layers, **kwargs)
         return None
-    return base.delayed(_done)(list(base.optimize(*layers)))
+    return library.delayed(_done)(list(library.optimize(*layers)))
 
 
-def _is_index(region: tuple[Any, ...]) -> bool:
-    return all(isinstance(side, slice | int) for side in region)
+def _is_region(regions: Any) -> bool:
+    """Tell one region, for all sources, from a sequence of them."""
+    sides = regions if isinstance(regions, tuple) else (regions,)
+    return bool(sides) and all(isinstance(side, slice | int) for side in sides)
 
 
 def _done(_: Any) -> None:
     """End what stores."""
 
 
-def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
+def _storing(library: Any, source: Any, target: Any, region: Any) -> Any:
     """Make the dask array whose chunks are stored when it is computed."""
-    if not isinstance(source, da.Array):
+    if not isinstance(source, library.array.Array):
         msg = f"store takes dask arrays, not {type(source).__name__}"
         raise TypeError(msg)
     if not isinstance(target, StoredArray) or isinstance(target, Part):
@@ -379,9 +396,7 @@ def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
     np.zeros(1, target.dtype)[...] = np.zeros(1, source.dtype)  # numpy's error of what cannot be
     name = f"store-{uuid4().hex}"
     axes = tuple(range(source.ndim))
-    blockwise = needed("dask.blockwise", "store", "dask")
-    layers = needed("dask.layers", "store", "dask")
-    layer = blockwise.blockwise(
+    layer = library.blockwise.blockwise(
         _write,
         name,
         axes,
@@ -389,16 +404,14 @@ def _storing(da: Any, source: Any, target: Any, region: Any) -> Any:
         axes,
         Target(target),
         None,
-        layers.ArraySliceDep(source.chunks),
+        library.layers.ArraySliceDep(source.chunks),
         axes,
         corner,
         None,
         numblocks={source.name: source.numblocks},
     )
-    graph = needed("dask.highlevelgraph", "store", "dask").HighLevelGraph
     chunks = tuple((1,) * n for n in source.numblocks)
-    whole = graph.from_collections(name, layer, dependencies=[source])
-    return da.Array(whole, name, chunks, meta=np.empty((0,) * source.ndim, bool))
+    return _array_of(library, name, layer, chunks, bool, source)
 
 
 def _corner(shape: tuple[int, ...], target: StoredArray, region: Any) -> tuple[int, ...]:
@@ -425,6 +438,10 @@ def _write(chunk: Any, target: Target, box: Box, corner: tuple[int, ...]) -> NDA
         slice(side.start + at, side.stop + at) for side, at in zip(box, corner, strict=True)
     )
     items = chunk if isinstance(chunk, StoredArray) else np.asarray(chunk)
+    shape = tuple(side.stop - side.start for side in box)
+    if items.shape != shape:
+        msg = f"store: the chunk for {key} has shape {items.shape}, where dask was told of {shape}"
+        raise ValueError(msg)
     if any(side.stop > n for side, n in zip(key, array.shape, strict=True)):
         msg = f"store: the target has shape {array.shape} by now; this chunk goes to {key}"
         raise ValueError(msg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import gcd, prod
+from operator import index
 from sys import modules
 from typing import Any
 
@@ -45,7 +46,8 @@ def to_coo(array: Any) -> Any:
     Raises
     ------
     TypeError
-        scipy has no such items: float16, records, strings, times, or another byte order.
+        It is no such array, or scipy has no such items: float16, records, strings, times, or
+        another byte order.
     ValueError
         It has no axes.
     MemoryError
@@ -138,7 +140,9 @@ def to_bsr(array: Any, blocksize: tuple[int, int] | None = None) -> Any:
         Blocks do not divide the shape; or there are no tiles, and no `blocksize`.
     RuntimeError
         Another thread has put data where there was none meanwhile.
-    TypeError, MemoryError, ClosedError, AccessError, OSError
+    TypeError
+        `blocksize` is not two integers; or as `to_coo`.
+    MemoryError, ClosedError, AccessError, OSError
         As `to_coo`.
 
     Examples
@@ -166,7 +170,11 @@ def _block_sides(array: Any, blocksize: Any) -> tuple[int, int]:
     if tiles is None:
         msg = "to_bsr: an array in C order has no tiles; blocksize=(rows, columns) says how large"
         raise ValueError(msg)
-    rows, columns = map(int, tiles)
+    try:
+        rows, columns = map(index, tiles)
+    except (TypeError, ValueError):
+        msg = f"to_bsr: blocksize is (rows, columns), two integers, not {tiles!r}"
+        raise TypeError(msg) from None
     if rows < 1 or columns < 1:
         msg = f"to_bsr: blocks of {(rows, columns)}: each side must be at least 1"
         raise ValueError(msg)
@@ -368,10 +376,10 @@ def from_scipy(matrix: Any, *, tiles: Any = None) -> SparseArray | TiledArray:
 def _scipy(what: str, array: Any, ndim: int | None = None) -> Any:
     """Import scipy, when it has such arrays."""
     sparse = needed("scipy.sparse", what, "scipy")
+    check_numbers(array, what, "scipy")
     if array.dtype == np.float16:
         msg = f"{what}: scipy has no float16; a.astype('f4') is exact"
         raise TypeError(msg)
-    check_numbers(array.dtype, f"{what}: scipy")
     if array.ndim == 0 or (ndim is not None and array.ndim != ndim):
         wanted = "at least one axis" if ndim is None else f"{ndim} axes"
         msg = f"{what}: an array of shape {array.shape}: it must have {wanted}"

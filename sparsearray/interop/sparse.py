@@ -35,7 +35,7 @@ def to_sparse(array: Any, format: Literal["coo", "gcxs"] = "coo") -> Any:  # noq
     Raises
     ------
     TypeError
-        Items are no numbers, or of another byte order.
+        It is no such array, or its items are no numbers, or of another byte order.
     ValueError
         There is no such format.
     MemoryError
@@ -56,7 +56,7 @@ def to_sparse(array: Any, format: Literal["coo", "gcxs"] = "coo") -> Any:  # noq
     if format not in ("coo", "gcxs"):
         msg = f"to_sparse: format must be 'coo' or 'gcxs', not {format!r}"
         raise ValueError(msg)
-    check_numbers(array.dtype, "to_sparse: sparse")
+    check_numbers(array, "to_sparse", "sparse")
     if format == "gcxs" and array.dtype.char in "egG":
         msg = f"to_sparse: a GCXS has no {array.dtype}, which numba does not know"
         raise TypeError(msg)
