@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 import sparsearray
 
 from .array_files import P, assert_same, open_files
-from .hdf5_files import assert_items, in_file, is_mapped, some_items
 
 h5py = pytest.importorskip("h5py", reason="the extra hdf5")
 
 from sparsearray.interop.hdf5 import from_hdf5, to_hdf5  # noqa: E402 - after h5py
+
+from .hdf5_files import assert_items, in_file, is_mapped, some_items  # noqa: E402
 
 DTYPES = [
     "?",

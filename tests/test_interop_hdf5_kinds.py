@@ -9,11 +9,12 @@ import pytest
 import sparsearray
 
 from .array_files import assert_same, names
-from .hdf5_files import in_file, some_items
 
 h5py = pytest.importorskip("h5py", reason="the extra hdf5")
 
 from sparsearray.interop.hdf5 import from_hdf5, to_hdf5  # noqa: E402 - after h5py
+
+from .hdf5_files import in_file, some_items  # noqa: E402
 
 # Fill values
 
