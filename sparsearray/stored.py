@@ -355,8 +355,10 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
 
         Parameters
         ----------
-        stream, max_version, dl_device : optional
+        stream, max_version : optional
             As of `numpy.ndarray`, which knows what to say to them.
+        dl_device : (int, int), optional
+            Where the other library wants it: in main memory.
         copy : bool, optional
             Always, never, or where it has to be.
 
@@ -365,7 +367,7 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
         BufferError
             It would have to be copied, and `copy` is False; DLPack knows no such items (records,
             text, dates, those of another byte order); or it cannot be written to, and the other
-            library knows no such arrays.
+            library knows no such arrays; or it is wanted on another device.
         MemoryError
             The copy would not fit.
         ClosedError, AccessError
@@ -375,13 +377,18 @@ class StoredArray(NumpyFunctions, Conversions, Closing):
         ----------
         https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
         """
+        if dl_device not in (None, self.__dlpack_device__()):
+            msg = f"an array in main memory is not on DLPack's device {dl_device}"
+            raise BufferError(msg)
         try:
             dense = np.asarray(self, copy=copy)
         except ValueError as error:
             if copy is not False:
                 raise
             raise BufferError(str(error)) from None
-        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
+        asked = {"stream": stream, "max_version": max_version}
+        if np.lib.NumpyVersion(np.__version__) < "2.1.0":
+            del asked["max_version"]  # of DLPack it knows none but the first
         return dense.__dlpack__(**{k: v for k, v in asked.items() if v is not None})
 
     def __dlpack_device__(self) -> tuple[int, int]:
