@@ -516,7 +516,7 @@ def test_warnings_are_one_line(tmp_path: Path) -> None:
     """Of a dtype that zarr's specification does not know yet, zarr warns; it is written."""
     pytest.importorskip("zarr", reason="of the extra zarr")
     pytest.importorskip("sparsearray.interop.zarr")
-    np.save(tmp_path / "a.npy", np.array(["one", "two"]))
+    np.save(tmp_path / "a.npy", np.array([b"one", b"two"]))
     done = run("convert", tmp_path / "a.npy", tmp_path / "b.zarr")
     assert done.returncode == 0
     lines = done.stderr.splitlines()

@@ -178,7 +178,8 @@ def _stored_dtype(array: Any) -> np.dtype:
     if _is_old(array) or dtype.names is not None:
         return dtype
     for codec in _codecs(array):
-        endian = getattr(getattr(codec, "endian", None), "value", None)
+        endian = getattr(codec, "endian", None)
+        endian = getattr(endian, "value", endian)  # in zarr 3.1 an enumeration
         if type(codec).__name__ == "BytesCodec" and endian is not None:
             return np.dtype(dtype.newbyteorder("<" if endian == "little" else ">"))
     return np.dtype(dtype.newbyteorder("="))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -211,7 +212,14 @@ def _check_carried(array: StoredArray, options: dict[str, Any]) -> None:
     """
     zarr, dtype = library("to_zarr"), array.dtype
     store = zarr.storage.MemoryStore()
-    _create(array, store, "", options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is made in earnest warns again
+        try:
+            _create(array, zarr.storage.MemoryStore(), "", {"zarr_format": _version(options)})
+        except (TypeError, ValueError) as error:
+            msg = f"dtype {dtype} does not come back from zarr, which refuses it: {error}"
+            raise TypeError(msg) from error
+        _create(array, store, "", options)
     try:
         found = find_format(zarr.open_array(store, mode="r"))
     except (TypeError, ValueError) as error:
