@@ -23,7 +23,8 @@ def pyplot():
 
 
 @cases
-def test_plot_has_the_same_cells(pyplot, array):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_plot_has_the_same_cells(array):
     """The plot marks the cells that the picture marks, in coordinates of items."""
     ax = plot_array(array)
     [mesh] = ax.collections
@@ -40,7 +41,8 @@ def test_plot_has_the_same_cells(pyplot, array):  # noqa: ARG001
     np.testing.assert_array_equal(levels.filled(0).ravel(), expected)
 
 
-def test_plot_is_oriented_like_an_image(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_plot_is_oriented_like_an_image():
     """Axis 0 goes down and axis 1 to the right, both in items, with names and a title."""
     ax = plot_array(Facts((300, 200), [((0, 1), (0, 1))], path="name.npy"))
     assert ax.get_xlim() == (0, 200)
@@ -60,7 +62,8 @@ def test_plot_into_axes(pyplot):
     assert list(right.get_yticks()) == []
 
 
-def test_plot_of_a_slender_shape(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_plot_of_a_slender_shape():
     """A plot that is not to scale says so."""
     assert plot_array(Facts((10**9, 3))).get_xlabel() == "axis 1 (not to scale)"
 
@@ -69,7 +72,8 @@ def test_plot_of_a_slender_shape(pyplot):  # noqa: ARG001
     ("array", "text"),
     [(Facts((0, 3)), "no items: nothing to draw"), (Facts((), [()], value=2.5), "value: 2.5")],
 )
-def test_plot_of_nothing(pyplot, array, text):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_plot_of_nothing(array, text):
     """An array without items or without axes has a plot that says so."""
     assert [found.get_text() for found in plot_array(array).texts] == [text]
 
@@ -91,7 +95,8 @@ def test_plot_can_be_drawn(pyplot, array):
     assert pyplot.get_fignums() == [1]
 
 
-def test_long_title(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_long_title():
     """A title that is longer than the figure is wide goes on in another line."""
     array = Facts((10**9, 10**9), dtype=[(f"field_{i}", "f8") for i in range(20)])
     array.tiles = (1000, 1000)
@@ -101,7 +106,8 @@ def test_long_title(pyplot):  # noqa: ARG001
     assert figure.x0 <= extent.x0 < extent.x1 <= figure.x1
 
 
-def test_plot_of_one_axis(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_plot_of_one_axis():
     """A bar has a figure that is long and low, as those of buffers and images are."""
     width, height = plot_array(Facts((1000,))).figure.get_size_inches()
     assert width / height == 4

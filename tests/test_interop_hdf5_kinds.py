@@ -14,7 +14,7 @@ h5py = pytest.importorskip("h5py", reason="the extra hdf5")
 
 from sparsearray.interop.hdf5 import from_hdf5, to_hdf5  # noqa: E402 - after h5py
 
-from .hdf5_files import in_file, some_items  # noqa: E402
+from .hdf5_files import in_file, some_items  # noqa: E402 - after h5py
 
 # Fill values
 

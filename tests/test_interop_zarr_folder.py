@@ -12,7 +12,7 @@ zarr = pytest.importorskip("zarr", reason="the extra zarr is not installed")
 
 from sparsearray.interop.zarr import from_zarr  # noqa: E402 - needs zarr
 
-from .zarr_arrays import PAGE, QUIET, make, names_in  # noqa: E402
+from .zarr_arrays import PAGE, QUIET, make, names_in  # noqa: E402 - needs zarr
 
 pytestmark = QUIET
 

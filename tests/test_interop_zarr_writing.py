@@ -15,7 +15,7 @@ zarr = pytest.importorskip("zarr", reason="the extra zarr is not installed")
 
 from sparsearray.interop.zarr import from_zarr, to_zarr  # noqa: E402 - needs zarr
 
-from .zarr_arrays import PAGE, QUIET, arrays, make, names_in, some  # noqa: E402
+from .zarr_arrays import PAGE, QUIET, arrays, make, names_in, some  # noqa: E402 - needs zarr
 
 pytestmark = QUIET
 RECORD = np.dtype([("a", "<i4"), ("b", "<f8")])

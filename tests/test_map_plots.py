@@ -54,7 +54,8 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()] if ax.get_legend() else []
 
 
-def test_regions_are_where_they_lie(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_regions_are_where_they_lie():
     """In the upper bar a region covers its offsets, to within what can be seen, in its colour."""
     regions = [
         region(0, TIB // 8),
@@ -75,7 +76,8 @@ def test_regions_are_where_they_lie(pyplot):  # noqa: ARG001
     assert legend(ax) == ["private", "zero", "file", "raw"]
 
 
-def test_lower_bar_shows_each(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_lower_bar_shows_each():
     """In the lower bar larger regions are wider, none overlap, and sizes are written on them."""
     regions = [region(i * (TIB >> 2), P << (8 * i)) for i in range(3)]
     ax = plot_buffer(Facts(TIB, regions))
@@ -102,7 +104,8 @@ def test_title_and_offsets(pyplot):
     assert pyplot.get_fignums() == [1]
 
 
-def test_empty_buffer(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_empty_buffer():
     """Where nothing is mapped there is an empty frame."""
     ax = plot_buffer(Facts(TIB))
     ax.figure.canvas.draw()
@@ -110,7 +113,8 @@ def test_empty_buffer(pyplot):  # noqa: ARG001
     assert legend(ax) == []
 
 
-def test_many_regions(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_many_regions():
     """However many there are, so many marks are drawn as can be seen."""
     ax = plot_buffer(Facts(TIB, [region(2 * i * P, P) for i in range(20_000)]))
     ax.figure.canvas.draw()
@@ -150,7 +154,8 @@ def test_plot_of_an_image(pyplot, make_file):
     assert pyplot.get_fignums() == [1]
 
 
-def test_image_colours(pyplot):  # noqa: ARG001
+@pytest.mark.usefixtures("pyplot")
+def test_image_colours():
     """What may be run, written and read has a colour of its own each."""
     pytest.importorskip("elftools", reason="reads the executable")
     with open_elf(sys.executable) as image:
